@@ -1,0 +1,64 @@
+// Backend: a device's memory, streams and capabilities, and the factory of its Ops. Found by name in registry.h.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "backend/ops.h"
+#include "core/buffer.h"
+
+namespace llmfp8 {
+
+// Whether a format's products run on this device, and if not, the reason as it is told to the user.
+struct FormatSupport {
+  bool available = false;
+  std::string reason;     // empty where available and native; "emulated exactly" on the CPU
+};
+
+struct Capabilities {
+  std::string device;         // "cpu: AMD EPYC …, 2 threads" | "cuda: NVIDIA H200, sm_90"
+  std::string matmul;         // what multiplies: "oneDNN 2.6.3 bf16 (AMX)"
+  FormatSupport fp8_tensor;   // per-tensor scales
+  FormatSupport mxfp8;
+  std::size_t memory_bytes = 0;
+};
+
+// An ordered queue of work. The CPU's runs at once.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+};
+
+class Event {
+ public:
+  virtual ~Event() = default;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string_view name() const = 0;             // "cpu", "cuda"
+  virtual const Capabilities& capabilities() const = 0;
+
+  // what: names the allocation in an out-of-memory error. Zero-filled.
+  virtual Buffer allocate(std::size_t bytes, std::string_view what) = 0;
+  virtual Buffer allocate_host(std::size_t bytes, std::string_view what) = 0;  // pinned where that exists
+
+  virtual std::unique_ptr<Stream> create_stream() = 0;
+  virtual std::unique_ptr<Event> create_event() = 0;
+  virtual void record(Event& event, Stream& stream) = 0;
+  virtual void wait(Stream& stream, Event& event) = 0;    // later work of stream waits for event
+  virtual void synchronize(Event& event) = 0;             // the host waits
+  virtual void synchronize(Stream& stream) = 0;
+
+  // Asynchronous; the host memory stays valid and unchanged until the stream has passed.
+  virtual void copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) = 0;
+  virtual void copy_to_host(void* host, const void* device, std::size_t bytes, Stream& stream) = 0;
+
+  // arena and stream outlive the Ops.
+  virtual std::unique_ptr<Ops> create_ops(Stream& stream, Arena& arena) = 0;
+};
+
+}  // namespace llmfp8

@@ -1,0 +1,228 @@
+// AdamW on the CPU: elements go through in chunks of 256, aligned in the whole parameter, that stay in the first cache:
+// decode to fp32, draw random bits, update, encode. Each stage is a loop over a chunk that the compiler vectorises.
+#include "backend/cpu/adamw.h"
+
+#include <algorithm>
+
+#include "core/adamw_math.h"
+#include "core/thread_pool.h"
+
+// Clones for AVX2 and AVX-512, chosen at load time. Sanitizers instrument the chooser before they are set up.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(LLMFP8_SANITIZED)
+#define LLMFP8_ADAMW_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), optimize("no-math-errno")))
+#else
+#define LLMFP8_ADAMW_CLONES
+#endif
+#define LLMFP8_ADAMW_INLINE [[gnu::always_inline]] inline
+
+namespace llmfp8::cpu {
+namespace {
+
+constexpr int kChunk = 256;
+static_assert(kChunk == kMomentBlock);
+
+struct Job {
+  const AdamwArgs& args;
+  AdamwFactors factors;
+  std::uint64_t rounding_key;
+};
+
+// Elements [begin, begin + count) of the arguments; `lane` is the place of the first one in its aligned chunk.
+struct Chunk {
+  std::int64_t begin;
+  int count;
+  int lane;
+};
+
+// random[i]: 16 bits for element `first + i` of the parameter; first is a multiple of 256.
+LLMFP8_ADAMW_INLINE void draw(const Job& job, RoundingStream stream, std::uint64_t first, std::uint16_t* __restrict random) {
+  constexpr int kCalls = kChunk / 8;
+  std::uint32_t c0[kCalls], c1[kCalls], c2[kCalls], c3[kCalls];
+  const std::uint64_t high = rounding_counter_high(job.args.param_index, stream);
+  // first / 8 is a multiple of 32, so the low word of the counter does not carry.
+  for (int i = 0; i < kCalls; ++i) {
+    c0[i] = static_cast<std::uint32_t>(first / 8) + static_cast<std::uint32_t>(i);
+    c1[i] = static_cast<std::uint32_t>(first / 8 >> 32);
+    c2[i] = static_cast<std::uint32_t>(high);
+    c3[i] = static_cast<std::uint32_t>(high >> 32);
+  }
+  // philox4x32 of core/rng.h, 32 calls side by side.
+  std::uint32_t k0 = static_cast<std::uint32_t>(job.rounding_key), k1 = static_cast<std::uint32_t>(job.rounding_key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    for (int i = 0; i < kCalls; ++i) {
+      const std::uint64_t p0 = static_cast<std::uint64_t>(0xD2511F53u) * c0[i];
+      const std::uint64_t p1 = static_cast<std::uint64_t>(0xCD9E8D57u) * c2[i];
+      c0[i] = static_cast<std::uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
+      c2[i] = static_cast<std::uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
+      c1[i] = static_cast<std::uint32_t>(p1);
+      c3[i] = static_cast<std::uint32_t>(p0);
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  for (int i = 0; i < kCalls; ++i) {
+    random[8 * i + 0] = static_cast<std::uint16_t>(c0[i]);
+    random[8 * i + 1] = static_cast<std::uint16_t>(c0[i] >> 16);
+    random[8 * i + 2] = static_cast<std::uint16_t>(c1[i]);
+    random[8 * i + 3] = static_cast<std::uint16_t>(c1[i] >> 16);
+    random[8 * i + 4] = static_cast<std::uint16_t>(c2[i]);
+    random[8 * i + 5] = static_cast<std::uint16_t>(c2[i] >> 16);
+    random[8 * i + 6] = static_cast<std::uint16_t>(c3[i]);
+    random[8 * i + 7] = static_cast<std::uint16_t>(c3[i] >> 16);
+  }
+}
+
+LLMFP8_ADAMW_INLINE void decode_bf16(const bf16* __restrict from, int count, float* __restrict to) {
+  for (int i = 0; i < count; ++i) to[i] = to_float(from[i]);
+}
+
+LLMFP8_ADAMW_INLINE void encode_bf16_nearest(const float* __restrict from, int count, bf16* __restrict to) {
+  for (int i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
+}
+
+LLMFP8_ADAMW_INLINE void encode_bf16_stochastic(const float* __restrict from, const std::uint16_t* __restrict random, int count,
+                                                bf16* __restrict to) {
+  for (int i = 0; i < count; ++i) to[i] = to_bf16_stochastic(from[i], random[i]);
+}
+
+LLMFP8_ADAMW_INLINE void join(const std::uint16_t* __restrict hi, const std::uint16_t* __restrict lo, int count,
+                              float* __restrict to) {
+  for (int i = 0; i < count; ++i) to[i] = join_master(SplitFloat{hi[i], lo[i]});
+}
+
+LLMFP8_ADAMW_INLINE void split(const float* __restrict from, int count, std::uint16_t* __restrict hi,
+                               std::uint16_t* __restrict lo) {
+  for (int i = 0; i < count; ++i) {
+    const SplitFloat both = split_master(from[i]);
+    hi[i] = both.hi;
+    lo[i] = both.lo;
+  }
+}
+
+// Largest magnitude that is not NaN. Patterns of magnitudes order like integers, and integer maxima vectorise.
+LLMFP8_ADAMW_INLINE float largest(const float* __restrict x, int count) {
+  std::int32_t max = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x[i]) & 0x7FFFFFFF;
+    const std::int32_t number = bits > 0x7F800000 ? 0 : bits;
+    max = number > max ? number : max;
+  }
+  return std::bit_cast<float>(max);
+}
+
+LLMFP8_ADAMW_INLINE void update(const AdamwFactors& factors, const float* __restrict grad, int count, float* __restrict param,
+                                float* __restrict m, float* __restrict v) {
+  const AdamwFactors f = factors;
+  for (int i = 0; i < count; ++i) adamw_element(f, grad[i], param[i], m[i], v[i]);
+}
+
+// One moment (m or v) of a chunk as fp32: in place, or decoded into `room`.
+LLMFP8_ADAMW_INLINE float* load_moment(const Tensor& moment, const Tensor& scale, bool is_v, Chunk chunk, float* room) {
+  if (moment.dtype == DType::f32) return moment.as<float>() + chunk.begin;
+  if (moment.dtype == DType::bf16) {
+    decode_bf16(moment.as<bf16>() + chunk.begin, chunk.count, room);
+    return room;
+  }
+  const std::uint8_t* __restrict codes = moment.as<std::uint8_t>() + chunk.begin;
+  const float block_scale = scale.as<float>()[chunk.begin / kMomentBlock];
+  if (is_v) {
+    for (int i = 0; i < chunk.count; ++i) room[i] = decode_v8(codes[i], block_scale);
+  } else {
+    for (int i = 0; i < chunk.count; ++i) room[i] = decode_m8(codes[i], block_scale);
+  }
+  return room;
+}
+
+LLMFP8_ADAMW_INLINE void store_moment(const Job& job, bool is_v, Chunk chunk, const float* __restrict values,
+                                      std::uint16_t* __restrict random) {
+  const Tensor& moment = is_v ? job.args.v : job.args.m;
+  if (moment.dtype == DType::f32) return;
+  if (moment.dtype == DType::bf16 && !job.args.stochastic_rounding) {
+    encode_bf16_nearest(values, chunk.count, moment.as<bf16>() + chunk.begin);
+    return;
+  }
+  const std::uint64_t element = job.args.element_offset + static_cast<std::uint64_t>(chunk.begin);
+  draw(job, is_v ? RoundingStream::v : RoundingStream::m, element - static_cast<std::uint64_t>(chunk.lane), random);
+  const std::uint16_t* __restrict bits = random + chunk.lane;
+  if (moment.dtype == DType::bf16) {
+    encode_bf16_stochastic(values, bits, chunk.count, moment.as<bf16>() + chunk.begin);
+    return;
+  }
+  const MomentScale scale = moment_scale(largest(values, chunk.count), is_v ? kVCodeMax : kMCodeMax);
+  (is_v ? job.args.v_scale : job.args.m_scale).as<float>()[chunk.begin / kMomentBlock] = scale.scale;
+  std::uint8_t* __restrict codes = moment.as<std::uint8_t>() + chunk.begin;
+  if (is_v) {
+    for (int i = 0; i < chunk.count; ++i) codes[i] = encode_v8(values[i], scale.inverse, bits[i]);
+  } else {
+    for (int i = 0; i < chunk.count; ++i) codes[i] = encode_m8(values[i], scale.inverse, bits[i]);
+  }
+}
+
+LLMFP8_ADAMW_INLINE float* load_param(const AdamwArgs& args, Chunk chunk, float* room) {
+  if (args.param.dtype == DType::f32) return args.param.as<float>() + chunk.begin;
+  if (args.remainder.defined()) {
+    join(args.param.as<std::uint16_t>() + chunk.begin, args.remainder.as<std::uint16_t>() + chunk.begin, chunk.count, room);
+  } else {
+    decode_bf16(args.param.as<bf16>() + chunk.begin, chunk.count, room);
+  }
+  return room;
+}
+
+LLMFP8_ADAMW_INLINE void store_param(const Job& job, Chunk chunk, const float* values, std::uint16_t* random) {
+  const AdamwArgs& args = job.args;
+  if (args.param.dtype == DType::f32) return;
+  if (args.remainder.defined()) {
+    split(values, chunk.count, args.param.as<std::uint16_t>() + chunk.begin, args.remainder.as<std::uint16_t>() + chunk.begin);
+  } else if (args.stochastic_rounding) {
+    const std::uint64_t element = args.element_offset + static_cast<std::uint64_t>(chunk.begin);
+    draw(job, RoundingStream::param, element - static_cast<std::uint64_t>(chunk.lane), random);
+    encode_bf16_stochastic(values, random + chunk.lane, chunk.count, args.param.as<bf16>() + chunk.begin);
+  } else {
+    encode_bf16_nearest(values, chunk.count, args.param.as<bf16>() + chunk.begin);
+  }
+}
+
+// Chunks [first, last) of the parameter's aligned grid, cut to the elements that the arguments hold.
+LLMFP8_ADAMW_CLONES void update_chunks(const Job& job, std::int64_t first, std::int64_t last) {
+  alignas(64) float param_room[kChunk], grad_room[kChunk], m_room[kChunk], v_room[kChunk];
+  alignas(64) std::uint16_t random[kChunk];
+  const AdamwArgs& args = job.args;
+  const std::int64_t n = args.param.numel();
+  const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunk);
+  for (std::int64_t index = first; index < last; ++index) {
+    const std::int64_t begin = std::max<std::int64_t>(0, index * kChunk - lead);
+    const std::int64_t end = std::min(n, (index + 1) * kChunk - lead);
+    const Chunk chunk{begin, static_cast<int>(end - begin), static_cast<int>(begin + lead - index * kChunk)};
+
+    const float* grad = grad_room;
+    if (args.grad.dtype == DType::f32) {
+      grad = args.grad.as<float>() + begin;
+    } else {
+      decode_bf16(args.grad.as<bf16>() + begin, chunk.count, grad_room);
+    }
+    float* param = load_param(args, chunk, param_room);
+    float* m = load_moment(args.m, args.m_scale, false, chunk, m_room);
+    float* v = load_moment(args.v, args.v_scale, true, chunk, v_room);
+    update(job.factors, grad, chunk.count, param, m, v);
+    store_param(job, chunk, param, random);
+    store_moment(job, false, chunk, m, random);
+    store_moment(job, true, chunk, v, random);
+  }
+}
+
+}  // namespace
+
+void adamw(const AdamwArgs& args) {
+  const StepScalars& scalars = *args.scalars;
+  if (scalars.step_ok == 0) return;
+  CHECK(args.m.dtype != DType::u8 || args.element_offset % kMomentBlock == 0,
+        "adamw: a piece with 8-bit state begins at element {}, a multiple of {} wanted", args.element_offset, kMomentBlock);
+  const Job job{args, adamw_factors(AdamwHyper{args.beta1, args.beta2, args.eps, args.weight_decay}, scalars), scalars.rounding_key};
+  const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunk);
+  const std::int64_t chunks = (args.param.numel() + lead + kChunk - 1) / kChunk;
+  if (args.param.numel() == 0) return;
+  constexpr std::int64_t kGrainChunks = 64;  // below 16384 elements a second thread costs more than it brings
+  parallel_for(chunks, kGrainChunks, [&](std::int64_t first, std::int64_t last) { update_chunks(job, first, last); });
+}
+
+}  // namespace llmfp8::cpu

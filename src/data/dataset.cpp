@@ -1,0 +1,301 @@
+// Rows from parquet and JSONL files. Called by the trainer and the answer evaluation.
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <variant>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/dataset_files.h"
+#include "data/jsonl.h"
+#include "data/parquet.h"
+
+namespace llmfp8 {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// JSON rows whose keys decide which columns a .jsonl file has.
+constexpr std::int64_t kRowsForColumns = 100;
+
+struct Source {
+  fs::path path;
+  std::variant<JsonlFile, ParquetFile> file;
+  std::int64_t first_row = 0, rows = 0;
+};
+
+// The cells of one row that the format needs, by column.
+using Cells = std::map<std::string, std::optional<std::string>, std::less<>>;
+
+std::vector<std::string> columns_of(RowFormat format, const std::string& text_field) {
+  switch (format) {
+    case RowFormat::math: return {"problem", "generated_solution"};
+    case RowFormat::messages: return {"messages"};
+    case RowFormat::prompt_completion: return {"prompt", "completion"};
+    case RowFormat::question_answer: return {"question", "answer"};
+    case RowFormat::text: return {text_field};
+  }
+  fail("unknown row format");
+}
+
+bool has(const std::vector<std::string>& columns, const std::string& name) {
+  return std::find(columns.begin(), columns.end(), name) != columns.end();
+}
+
+RowFormat detect_format(const std::vector<std::string>& columns, const std::string& text_field, const std::string& where) {
+  for (const RowFormat format : {RowFormat::math, RowFormat::messages, RowFormat::prompt_completion,
+                                 RowFormat::question_answer, RowFormat::text}) {
+    const auto wanted = columns_of(format, text_field);
+    if (std::all_of(wanted.begin(), wanted.end(), [&](const std::string& name) { return has(columns, name); })) return format;
+  }
+  fail("{}: no usable columns: found {}; wanted problem + generated_solution, messages, prompt + completion, question + "
+       "answer, or the column named by --dataset_text_field (\"{}\")",
+       where, columns.empty() ? "none" : fmt::format("{}", fmt::join(columns, ", ")), text_field);
+}
+
+Source open_source(const fs::path& path) {
+  if (path.extension() == ".parquet") {
+    ParquetFile file(path);
+    const std::int64_t rows = file.rows();
+    return Source{path, std::move(file), 0, rows};
+  }
+  CHECK(path.extension() == ".jsonl", "{}: a data set is a folder, a .parquet or a .jsonl file", path.string());
+  JsonlFile file(path);
+  const std::int64_t rows = file.rows();
+  return Source{path, std::move(file), 0, rows};
+}
+
+std::vector<std::string> columns_of(const Source& source) {
+  if (const auto* parquet = std::get_if<ParquetFile>(&source.file)) return parquet->columns();
+  const auto& jsonl = std::get<JsonlFile>(source.file);
+  std::vector<std::string> columns;
+  for (std::int64_t i = 0; i < std::min(jsonl.rows(), kRowsForColumns); ++i) {
+    if (!is_valid_utf8(jsonl.line(i))) continue;
+    for (const auto& [name, text] : jsonl.row(i))
+      if (!has(columns, name)) columns.push_back(name);
+  }
+  return columns;
+}
+
+RowFault fault_of(const std::optional<std::string>& cell) {
+  if (!cell.has_value()) return RowFault::null;
+  if (!is_valid_utf8(*cell)) return RowFault::not_utf8;
+  return cell->find_first_not_of(" \t\r\n\v\f") == std::string::npos ? RowFault::empty : RowFault::none;
+}
+
+// A JSON list of {role, content}; empty if it is anything else.
+std::vector<ChatMessage> parse_messages(const std::string& json) {
+  const nlohmann::json list = nlohmann::json::parse(json, nullptr, false);
+  if (!list.is_array()) return {};
+  std::vector<ChatMessage> messages;
+  for (const auto& item : list) {
+    if (!item.is_object() || !item.contains("role") || !item.contains("content")) return {};
+    const auto &role = item["role"], &content = item["content"];
+    if (!role.is_string() || !content.is_string()) return {};
+    if (role != "system" && role != "user" && role != "assistant") return {};
+    messages.push_back({role.get<std::string>(), content.get<std::string>()});
+  }
+  return messages;
+}
+
+void fill_conversation(DatasetRow& row, const std::string& system, std::string user, std::string assistant) {
+  if (!system.empty()) row.messages.push_back({"system", system});
+  row.messages.push_back({"user", std::move(user)});
+  row.messages.push_back({"assistant", std::move(assistant)});
+}
+
+void fill_row(DatasetRow& row, RowFormat format, const std::vector<std::string>& names, Cells& cells,
+              const std::string& system_text) {
+  for (const std::string& name : names) {
+    row.fault = fault_of(cells[name]);
+    if (row.fault != RowFault::none) return;
+  }
+  const auto take = [&](std::size_t i) -> std::string& { return *cells[names[i]]; };
+  switch (format) {
+    case RowFormat::math:
+    case RowFormat::question_answer: fill_conversation(row, system_text, std::move(take(0)), std::move(take(1))); return;
+    case RowFormat::text: row.text = std::move(take(0)); return;
+    case RowFormat::messages:
+      row.messages = parse_messages(take(0));
+      if (row.messages.empty()) row.fault = RowFault::bad_messages;
+      return;
+    case RowFormat::prompt_completion: {
+      std::vector<ChatMessage> prompt = parse_messages(take(0)), completion = parse_messages(take(1));
+      if (!prompt.empty() && !completion.empty()) {
+        row.messages = std::move(prompt);
+        std::move(completion.begin(), completion.end(), std::back_inserter(row.messages));
+        return;
+      }
+      row.prompt = std::move(take(0));
+      row.text = std::move(take(1));
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(RowFault fault) {
+  switch (fault) {
+    case RowFault::none: return "usable";
+    case RowFault::null: return "without a value";
+    case RowFault::empty: return "empty";
+    case RowFault::not_utf8: return "not UTF-8";
+    case RowFault::bad_messages: return "not a list of {role, content} with the roles system, user, assistant";
+  }
+  return "";
+}
+
+bool is_valid_utf8(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  for (std::size_t i = 0; i < text.size();) {
+    const unsigned char lead = byte(i);
+    const std::size_t length = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3
+                               : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    if (length == 0 || i + length > text.size()) return false;
+    for (std::size_t k = 1; k < length; ++k)
+      if ((byte(i + k) & 0xc0) != 0x80) return false;
+    // Overlong forms, surrogates, and above U+10FFFF.
+    if (lead == 0xe0 && byte(i + 1) < 0xa0) return false;
+    if (lead == 0xed && byte(i + 1) > 0x9f) return false;
+    if (lead == 0xf0 && byte(i + 1) < 0x90) return false;
+    if (lead == 0xf4 && byte(i + 1) > 0x8f) return false;
+    i += length;
+  }
+  return true;
+}
+
+struct Dataset::Impl {
+  std::vector<Source> sources;
+  std::vector<fs::path> files;
+  std::string split_name;
+  std::vector<std::string> columns;
+  std::vector<std::string> needed, optional;  // columns of the text, and kept beside it where there
+  DatasetOptions options;
+  RowFormat format = RowFormat::text;
+  std::int64_t rows = 0;
+
+  // The row group decoded last.
+  struct Decoded {
+    const Source* source = nullptr;
+    std::int32_t group = -1;
+    std::int64_t first_row = 0, rows = 0;
+    std::map<std::string, TextColumn> columns;
+  };
+  mutable Decoded decoded;
+
+  void decode_group(const Source& source, std::int64_t row_in_file) const {
+    const std::int64_t row = source.first_row + row_in_file;
+    if (decoded.source == &source && row >= decoded.first_row && row < decoded.first_row + decoded.rows) return;
+    const auto& file = std::get<ParquetFile>(source.file);
+    std::int32_t group = 0;
+    std::int64_t first = 0;
+    while (row_in_file >= first + file.row_group_rows(group)) first += file.row_group_rows(group++);
+    decoded = Decoded{&source, group, source.first_row + first, file.row_group_rows(group), {}};
+    for (const auto& name : needed) decoded.columns[name] = file.read(group, name);
+    for (const auto& name : optional)
+      if (has(file.columns(), name)) decoded.columns[name] = file.read(group, name);
+  }
+
+  // utf8: false where the line of a .jsonl file is not UTF-8 and cannot be parsed.
+  Cells cells_of(std::int64_t row, bool& utf8) const {
+    const auto after = std::upper_bound(sources.begin(), sources.end(), row,
+                                        [](std::int64_t value, const Source& source) { return value < source.first_row; });
+    const Source& source = *std::prev(after);
+    Cells cells;
+    utf8 = true;
+    if (const auto* jsonl = std::get_if<JsonlFile>(&source.file)) {
+      const std::int64_t index = row - source.first_row;
+      if (!(utf8 = is_valid_utf8(jsonl->line(index)))) return cells;
+      for (auto& [name, text] : jsonl->row(index)) cells[name] = std::move(text);
+    } else {
+      decode_group(source, row - source.first_row);
+      for (auto& [name, column] : decoded.columns) cells[name] = column[static_cast<std::size_t>(row - decoded.first_row)];
+    }
+    return cells;
+  }
+};
+
+Dataset::Dataset(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Dataset::Dataset(Dataset&&) noexcept = default;
+Dataset& Dataset::operator=(Dataset&&) noexcept = default;
+Dataset::~Dataset() = default;
+
+std::int64_t Dataset::rows() const { return impl_->rows; }
+RowFormat Dataset::format() const { return impl_->format; }
+const std::vector<std::string>& Dataset::columns() const { return impl_->columns; }
+const std::vector<fs::path>& Dataset::files() const { return impl_->files; }
+const std::string& Dataset::split_name() const { return impl_->split_name; }
+
+std::vector<DatasetRow> Dataset::read(std::int64_t begin, std::int64_t end) const {
+  CHECK(begin >= 0 && begin <= end && end <= rows(), "rows {} to {} of {}", begin, end, rows());
+  std::vector<DatasetRow> result;
+  result.reserve(static_cast<std::size_t>(end - begin));
+  for (std::int64_t index = begin; index < end; ++index) {
+    DatasetRow row;
+    row.index = index;
+    bool utf8 = true;
+    Cells cells = impl_->cells_of(index, utf8);
+    const auto keep = [&](const char* name, std::string& out) {
+      const auto found = cells.find(name);
+      if (found != cells.end() && found->second && is_valid_utf8(*found->second)) out = *found->second;
+    };
+    if (utf8) {
+      keep("expected_answer", row.expected_answer);
+      keep("problem_source", row.problem_source);
+      fill_row(row, impl_->format, impl_->needed, cells, impl_->options.system_text);
+    } else {
+      row.fault = RowFault::not_utf8;
+    }
+    result.push_back(std::move(row));
+  }
+  return result;
+}
+
+std::vector<std::string> list_splits(const fs::path& path, const std::string& config) {
+  if (!fs::is_directory(path)) return {path.stem().string()};
+  std::vector<std::string> names;
+  for (const auto& [split, files] : find_split_files(path, config)) names.push_back(split);
+  return names;
+}
+
+Dataset open_dataset(const fs::path& path, const std::string& split_name, const DatasetOptions& options) {
+  CHECK(fs::exists(path), "dataset {}: no such file or folder", path.string());
+  CHECK(options.num_of_samples >= 0, "num_of_samples is {}; it must not be negative", options.num_of_samples);
+  auto impl = std::make_unique<Dataset::Impl>();
+  impl->options = options;
+  impl->split_name = split_name;
+  if (fs::is_directory(path)) {
+    const auto splits = find_split_files(path, options.config);
+    const auto found = splits.find(split_name);
+    if (found == splits.end()) {
+      std::vector<std::string> names;
+      for (const auto& [name, files] : splits) names.push_back(name);
+      fail("dataset {}: no split \"{}\"; it has {}", path.string(), split_name, fmt::join(names, ", "));
+    }
+    impl->files = found->second;
+  } else {
+    impl->files = {path};
+  }
+  for (const fs::path& file : impl->files) {
+    Source source = open_source(file);
+    source.first_row = impl->rows;
+    impl->rows += source.rows;
+    if (source.rows > 0) impl->sources.push_back(std::move(source));
+  }
+  CHECK(impl->rows > 0, "dataset {}: split \"{}\" has no rows", path.string(), split_name);
+  impl->columns = columns_of(impl->sources.front());
+  impl->format = detect_format(impl->columns, options.text_field, impl->sources.front().path.string());
+  impl->needed = columns_of(impl->format, options.text_field);
+  for (const char* name : {"expected_answer", "problem_source"})
+    if (!has(impl->needed, name)) impl->optional.push_back(name);
+  if (options.num_of_samples > 0) impl->rows = std::min(impl->rows, options.num_of_samples);
+  return Dataset(std::move(impl));
+}
+
+}  // namespace llmfp8

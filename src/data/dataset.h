@@ -1,0 +1,83 @@
+// A split of a data set: its files found, its columns understood, its rows read as conversations or plain text. Called by
+// the trainer through tokenize_dataset, and by the answer evaluation.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "text/chat_template.h"
+
+namespace llmfp8 {
+
+// What a row's columns are, in the order in which they are looked for.
+enum class RowFormat {
+  math,               // problem, generated_solution
+  messages,           // messages: list of {role, content}
+  prompt_completion,  // prompt, completion: text that follows text, or two lists of messages
+  question_answer,    // question, answer
+  text,               // --dataset_text_field
+};
+
+// Why a row is left out.
+enum class RowFault { none, null, empty, not_utf8, bad_messages };
+inline constexpr std::size_t kRowFaults = 5;
+std::string_view name_of(RowFault fault);
+
+struct DatasetRow {
+  std::int64_t index = 0;  // in the split
+  RowFault fault = RowFault::none;
+  // A conversation (math, messages, question_answer, prompt_completion of messages), or
+  std::vector<ChatMessage> messages;
+  // plain text: prompt (may be empty) followed by text.
+  std::string prompt, text;
+  // Where the columns are there.
+  std::string expected_answer, problem_source;
+};
+
+struct DatasetOptions {
+  std::string text_field = "text";
+  std::int64_t num_of_samples = 0;  // the first so many rows; 0: all
+  std::string config;               // a configuration named in the README's front matter; empty: "default" or the only one
+  // System text of the formats math and question_answer.
+  std::string system_text = kMathSystemText;
+};
+
+class Dataset {
+ public:
+  std::int64_t rows() const;
+  RowFormat format() const;
+  const std::vector<std::string>& columns() const;
+  const std::vector<std::filesystem::path>& files() const;
+  const std::string& split_name() const;
+
+  // The rows [begin, end); rows that are of no use have a fault. Reads forward best: a row group is decoded once as long
+  // as the calls go up. Not thread-safe.
+  std::vector<DatasetRow> read(std::int64_t begin, std::int64_t end) const;
+
+  Dataset(Dataset&&) noexcept;
+  Dataset& operator=(Dataset&&) noexcept;
+  ~Dataset();
+
+ private:
+  friend Dataset open_dataset(const std::filesystem::path&, const std::string&, const DatasetOptions&);
+  struct Impl;
+  explicit Dataset(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// path: a folder in the hub's layout (README.md with data_files, or data/<split>-00000-of-0000N.parquet, or such files at
+// the top), or one .parquet or .jsonl file, all of whose rows are the split whatever its name.
+// Throws Error: no such path, a split that is not there (names those that are), a missing shard, no known columns (names
+// those found), no rows.
+Dataset open_dataset(const std::filesystem::path& path, const std::string& split_name, const DatasetOptions& options);
+
+// The splits that a folder or file has, sorted.
+std::vector<std::string> list_splits(const std::filesystem::path& path, const std::string& config = "");
+
+bool is_valid_utf8(std::string_view text);
+
+}  // namespace llmfp8

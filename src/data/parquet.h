@@ -1,0 +1,45 @@
+// Parquet files through the module libllmfp8_parquet.so, which is opened on first use: the program itself needs no Arrow.
+// Called by dataset.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace llmfp8 {
+
+// Whether the module can be opened, and if not why (one line, for `doctor` and errors).
+struct ParquetSupport {
+  bool available = false;
+  std::string detail;  // the module's path and Arrow's version, or what is missing and how to get it
+};
+ParquetSupport parquet_support();
+
+// The cells of one column of one row group; null cells are empty optionals. Nested values and numbers are JSON text.
+using TextColumn = std::vector<std::optional<std::string>>;
+
+class ParquetFile {
+ public:
+  // Throws Error: no module, no such file, not parquet or truncated.
+  explicit ParquetFile(const std::filesystem::path& path);
+  ParquetFile(ParquetFile&&) noexcept;
+  ParquetFile& operator=(ParquetFile&&) noexcept;
+  ~ParquetFile();
+
+  std::int64_t rows() const;
+  std::int32_t row_groups() const;
+  std::int64_t row_group_rows(std::int32_t row_group) const;
+  const std::vector<std::string>& columns() const;
+  const std::string& column_type(const std::string& column) const;  // Arrow's spelling, for example "string"
+  // Throws Error: no such column, corrupt data.
+  TextColumn read(std::int32_t row_group, const std::string& column) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace llmfp8

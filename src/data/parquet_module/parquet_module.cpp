@@ -1,0 +1,217 @@
+// libllmfp8_parquet.so: parquet columns as text, through Arrow. No exception and no Arrow type crosses the C interface.
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <arrow/api.h>
+#include <arrow/io/file.h>
+#include <arrow/util/config.h>
+#include <nlohmann/json.hpp>
+#include <parquet/arrow/reader.h>
+#include <parquet/arrow/schema.h>
+#include <parquet/file_reader.h>
+
+#include "data/parquet_module/parquet_abi.h"
+
+struct llmfp8_parquet_file {
+  std::unique_ptr<parquet::arrow::FileReader> reader;
+  std::vector<std::string> names, types;
+};
+
+namespace {
+
+struct TextOwner {
+  std::string data;
+  std::vector<int64_t> offsets;
+  std::vector<uint8_t> valid;
+};
+
+void set_error(llmfp8_parquet_error error, const std::string& text) {
+  if (error.text != nullptr && error.bytes > 0) std::snprintf(error.text, error.bytes, "%s", text.c_str());
+}
+
+void check(const arrow::Status& status) {
+  if (!status.ok()) throw std::runtime_error(status.ToString());
+}
+
+template <typename T>
+T value_or_throw(arrow::Result<T> result) {
+  check(result.status());
+  return std::move(result).ValueUnsafe();
+}
+
+// FileReaderBuilder::Build takes an out-pointer before Arrow 24 and returns a Result since.
+template <typename Builder>
+std::unique_ptr<parquet::arrow::FileReader> build(Builder& builder) {
+  if constexpr (requires { builder.Build(); }) {
+    return value_or_throw(builder.Build());
+  } else {
+    std::unique_ptr<parquet::arrow::FileReader> reader;
+    check(builder.Build(&reader));
+    return reader;
+  }
+}
+
+// ReadColumn of a row group: the same change.
+template <typename RowGroup>
+std::shared_ptr<arrow::ChunkedArray> read_column(RowGroup& group, int column) {
+  std::shared_ptr<arrow::ChunkedArray> chunks;
+  check(group.Column(column)->Read(&chunks));
+  return chunks;
+}
+
+nlohmann::json to_json(const arrow::Array& array, int64_t row);
+
+nlohmann::json struct_to_json(const arrow::StructArray& array, int64_t row) {
+  nlohmann::json object = nlohmann::json::object();
+  for (int field = 0; field < array.num_fields(); ++field)
+    object[array.struct_type()->field(field)->name()] = to_json(*array.field(field), row);
+  return object;
+}
+
+template <typename List>
+nlohmann::json list_to_json(const List& array, int64_t row) {
+  nlohmann::json items = nlohmann::json::array();
+  for (int64_t i = array.value_offset(row); i < array.value_offset(row + 1); ++i) items.push_back(to_json(*array.values(), i));
+  return items;
+}
+
+nlohmann::json to_json(const arrow::Array& array, int64_t row) {
+  if (array.IsNull(row)) return nullptr;
+  switch (array.type_id()) {
+    case arrow::Type::STRING: return std::string(static_cast<const arrow::StringArray&>(array).GetView(row));
+    case arrow::Type::LARGE_STRING: return std::string(static_cast<const arrow::LargeStringArray&>(array).GetView(row));
+    case arrow::Type::STRUCT: return struct_to_json(static_cast<const arrow::StructArray&>(array), row);
+    case arrow::Type::LIST: return list_to_json(static_cast<const arrow::ListArray&>(array), row);
+    case arrow::Type::LARGE_LIST: return list_to_json(static_cast<const arrow::LargeListArray&>(array), row);
+    case arrow::Type::BOOL: return static_cast<const arrow::BooleanArray&>(array).Value(row);
+    case arrow::Type::INT32: return static_cast<const arrow::Int32Array&>(array).Value(row);
+    case arrow::Type::INT64: return static_cast<const arrow::Int64Array&>(array).Value(row);
+    default: return value_or_throw(array.GetScalar(row))->ToString();
+  }
+}
+
+// A nested string that is not UTF-8 makes the cell a byte that is not UTF-8 either: the caller counts and drops it.
+std::string to_text(const nlohmann::json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  try {
+    return value.dump();
+  } catch (const nlohmann::json::type_error&) {
+    return "\xff";
+  }
+}
+
+template <typename Strings>
+void append_strings(const Strings& array, TextOwner& text) {
+  for (int64_t row = 0; row < array.length(); ++row) {
+    text.valid.push_back(array.IsValid(row));
+    if (array.IsValid(row)) text.data.append(array.GetView(row));
+    text.offsets.push_back(static_cast<int64_t>(text.data.size()));
+  }
+}
+
+void append_values(const arrow::Array& array, TextOwner& text) {
+  for (int64_t row = 0; row < array.length(); ++row) {
+    text.valid.push_back(array.IsValid(row));
+    if (array.IsValid(row)) {
+      text.data += to_text(to_json(array, row));
+    }
+    text.offsets.push_back(static_cast<int64_t>(text.data.size()));
+  }
+}
+
+// Arrow's large and plain strings, and dictionaries of them, without going through JSON.
+void append_chunk(const std::shared_ptr<arrow::Array>& chunk, TextOwner& text) {
+  switch (chunk->type_id()) {
+    case arrow::Type::STRING: append_strings(static_cast<const arrow::StringArray&>(*chunk), text); return;
+    case arrow::Type::LARGE_STRING: append_strings(static_cast<const arrow::LargeStringArray&>(*chunk), text); return;
+    case arrow::Type::DICTIONARY: {
+      const auto& dictionary = static_cast<const arrow::DictionaryArray&>(*chunk);
+      for (int64_t row = 0; row < dictionary.length(); ++row) {
+        text.valid.push_back(dictionary.IsValid(row));
+        if (dictionary.IsValid(row)) {
+          text.data += to_text(to_json(*dictionary.dictionary(), dictionary.GetValueIndex(row)));
+        }
+        text.offsets.push_back(static_cast<int64_t>(text.data.size()));
+      }
+      return;
+    }
+    default: append_values(*chunk, text);
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t llmfp8_parquet_abi(void) { return LLMFP8_PARQUET_ABI; }
+
+const char* llmfp8_parquet_arrow_version(void) { return ARROW_VERSION_STRING; }
+
+llmfp8_parquet_file* llmfp8_parquet_open(const char* path, llmfp8_parquet_error error) {
+  try {
+    auto file = std::make_unique<llmfp8_parquet_file>();
+    parquet::arrow::FileReaderBuilder builder;
+    check(builder.Open(value_or_throw(arrow::io::ReadableFile::Open(path))));
+    file->reader = build(builder);
+    // The caller reads columns in parallel to nothing else; Arrow's own thread pool would compete with OpenMP's team.
+    file->reader->set_use_threads(false);
+    std::shared_ptr<arrow::Schema> schema;
+    check(file->reader->GetSchema(&schema));
+    for (const auto& field : schema->fields()) {
+      file->names.push_back(field->name());
+      file->types.push_back(field->type()->ToString());
+    }
+    return file.release();
+  } catch (const std::exception& failure) {
+    set_error(error, failure.what());
+    return nullptr;
+  }
+}
+
+void llmfp8_parquet_close(llmfp8_parquet_file* file) { delete file; }
+
+int32_t llmfp8_parquet_row_groups(const llmfp8_parquet_file* file) { return file->reader->num_row_groups(); }
+
+int64_t llmfp8_parquet_row_group_rows(const llmfp8_parquet_file* file, int32_t row_group) {
+  return file->reader->parquet_reader()->metadata()->RowGroup(row_group)->num_rows();
+}
+
+int32_t llmfp8_parquet_columns(const llmfp8_parquet_file* file) { return static_cast<int32_t>(file->names.size()); }
+
+const char* llmfp8_parquet_column_name(const llmfp8_parquet_file* file, int32_t column) {
+  return file->names[static_cast<size_t>(column)].c_str();
+}
+
+const char* llmfp8_parquet_column_type(const llmfp8_parquet_file* file, int32_t column) {
+  return file->types[static_cast<size_t>(column)].c_str();
+}
+
+int32_t llmfp8_parquet_read(llmfp8_parquet_file* file, int32_t row_group, int32_t column, llmfp8_parquet_text* out,
+                            llmfp8_parquet_error error) {
+  try {
+    const auto chunks = read_column(*file->reader->RowGroup(row_group), column);
+    auto text = std::make_unique<TextOwner>();
+    text->offsets.push_back(0);
+    for (const auto& chunk : chunks->chunks()) {
+      check(chunk->ValidateFull());
+      append_chunk(chunk, *text);
+    }
+    *out = llmfp8_parquet_text{text->data.data(), text->offsets.data(), text->valid.data(),
+                               static_cast<int64_t>(text->valid.size()), nullptr};
+    out->owner = text.release();
+    return 0;
+  } catch (const std::exception& failure) {
+    set_error(error, failure.what());
+    return 1;
+  }
+}
+
+void llmfp8_parquet_free(llmfp8_parquet_text* text) {
+  delete static_cast<TextOwner*>(text->owner);
+  *text = llmfp8_parquet_text{};
+}
+
+}  // extern "C"

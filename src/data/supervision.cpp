@@ -1,0 +1,55 @@
+// Tokens and labels of a row. Called by tokenize_dataset, from several threads.
+#include "data/supervision.h"
+
+#include <algorithm>
+
+#include "core/batch.h"
+#include "core/error.h"
+
+namespace llmfp8 {
+
+TokenizedRow label_tokens(const SupervisedIds& tokens, const SupervisionOptions& options) {
+  CHECK(tokens.ids.size() == tokens.supervised.size(), "{} ids and {} marks", tokens.ids.size(), tokens.supervised.size());
+  CHECK(options.max_seq_length >= 1, "max_seq_length is {}; it must be at least 1", options.max_seq_length);
+  const std::size_t length = std::min(tokens.ids.size(), static_cast<std::size_t>(options.max_seq_length));
+  TokenizedRow row;
+  row.untruncated_length = static_cast<std::int64_t>(tokens.ids.size());
+  row.truncated = length < tokens.ids.size();
+  row.ids.assign(tokens.ids.begin(), tokens.ids.begin() + static_cast<std::ptrdiff_t>(length));
+  row.labels.assign(length, kIgnoreLabel);
+  for (std::size_t t = 0; t + 1 < length; ++t)
+    if (options.loss_on == LossOn::all || tokens.supervised[t + 1] != 0) row.labels[t] = row.ids[t + 1];
+  return row;
+}
+
+RowEncoder::RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const SupervisionOptions& options)
+    : tokenizer_(tokenizer), chat_template_(chat_template), options_(options) {
+  const std::vector<std::int32_t> added = tokenizer.encode("", true);
+  const auto bos = tokenizer.bos_id();
+  if (!added.empty() && (!bos || added.front() == *bos)) bos_.assign(1, added.front());
+}
+
+TokenizedRow RowEncoder::encode(const DatasetRow& row) const {
+  CHECK(row.fault == RowFault::none, "row {} is {}", row.index, name_of(row.fault));
+  if (row.messages.empty()) return label_tokens(plain_text(row), options_);
+  return label_tokens(tokenizer_.encode_segments(chat_template_.render(row.messages, false)), options_);
+}
+
+SupervisedIds RowEncoder::plain_text(const DatasetRow& row) const {
+  std::vector<TextSegment> segments;
+  if (!row.prompt.empty()) segments.push_back({row.prompt, false});
+  segments.push_back({row.text, true});
+  SupervisedIds tokens = tokenizer_.encode_segments(segments);
+  if (!bos_.empty() && (tokens.ids.empty() || tokens.ids.front() != bos_.front())) {
+    tokens.ids.insert(tokens.ids.begin(), bos_.front());
+    tokens.supervised.insert(tokens.supervised.begin(), 0);
+  }
+  const auto eos = tokenizer_.eos_id();
+  if (eos && (tokens.ids.empty() || tokens.ids.back() != *eos)) {
+    tokens.ids.push_back(*eos);
+    tokens.supervised.push_back(1);
+  }
+  return tokens;
+}
+
+}  // namespace llmfp8

@@ -1,0 +1,46 @@
+// From a row to tokens and labels: which text is tokenised, where BOS and EOS stand, what is learnt. Called by
+// tokenize_dataset.
+#pragma once
+
+#include <cstdint>
+
+#include "data/dataset.h"
+#include "data/token_store.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace llmfp8 {
+
+enum class LossOn {
+  all,         // every token but the first, which nothing predicts
+  completion,  // the assistants' turns, the completion, or all of a plain text
+};
+
+struct SupervisionOptions {
+  std::int64_t max_seq_length = 256;  // BOS counted; what is beyond is cut off
+  LossOn loss_on = LossOn::all;
+};
+
+// Labels by the shift: labels[t] = ids[t + 1] where that token is supervised, else kIgnoreLabel; the last is kIgnoreLabel.
+TokenizedRow label_tokens(const SupervisedIds& tokens, const SupervisionOptions& options);
+
+// Conversations go through the chat template, which writes its own BOS. Plain text and prompt + completion get the BOS
+// that the tokenizer's post-processor would add (unless the text begins with it) and end with EOS, where there is one.
+class RowEncoder {
+ public:
+  // Both outlive the encoder.
+  RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const SupervisionOptions& options);
+
+  TokenizedRow encode(const DatasetRow& row) const;  // thread-safe; row.fault is none
+  const SupervisionOptions& options() const { return options_; }
+
+ private:
+  SupervisedIds plain_text(const DatasetRow& row) const;
+
+  const Tokenizer& tokenizer_;
+  const ChatTemplate& chat_template_;
+  SupervisionOptions options_;
+  std::vector<std::int32_t> bos_;  // what the post-processor puts first: none or one token
+};
+
+}  // namespace llmfp8

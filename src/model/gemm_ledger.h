@@ -1,0 +1,57 @@
+// GemmLedger: in which format every matrix product really ran, as seen where it is called. The table printed at step 1,
+// the FP8 share among the metrics and run.json come from here, not from what was asked for.
+#pragma once
+
+#include <vector>
+
+#include "fp8/recipe.h"
+
+namespace llmfp8 {
+
+struct GemmRecord {
+  std::int64_t calls = 0;
+  double flops = 0;               // 2 * tokens * in * out, of the tokens that exist
+  DType a = DType::f32, b = DType::f32;
+  Scaling scaling = Scaling::none;
+  bool just_in_time = false;      // of either operand
+};
+
+class GemmLedger {
+ public:
+  explicit GemmLedger(int num_layers) : records_(static_cast<std::size_t>((num_layers * kLayerProducts + 1) * 3)) {}
+
+  void record(Site site, GemmPass pass, const QTensor& a, const QTensor& b, double flops) {
+    GemmRecord& r = records_[index(site, pass)];
+    ++r.calls;
+    r.flops += flops;
+    r.a = a.format;
+    r.b = b.format;
+    r.scaling = a.scaling;
+    r.just_in_time = a.just_in_time || b.just_in_time;
+  }
+
+  const GemmRecord& find(Site site, GemmPass pass) const { return records_[index(site, pass)]; }
+
+  // Share of the flops whose operands were both FP8; 0 before the first product.
+  double fp8_share() const {
+    double all = 0, fp8 = 0;
+    for (const GemmRecord& r : records_) {
+      all += r.flops;
+      if (r.scaling != Scaling::none) fp8 += r.flops;
+    }
+    return all > 0 ? fp8 / all : 0.0;
+  }
+
+  void clear() { records_.assign(records_.size(), GemmRecord()); }
+
+ private:
+  // lm_head first, then the layers.
+  static std::size_t index(Site site, GemmPass pass) {
+    const int product = site.product == Product::lm_head ? 0 : 1 + site.layer * kLayerProducts + static_cast<int>(site.product);
+    return static_cast<std::size_t>(product * 3 + static_cast<int>(pass));
+  }
+
+  std::vector<GemmRecord> records_;
+};
+
+}  // namespace llmfp8

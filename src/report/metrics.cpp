@@ -1,0 +1,96 @@
+#include "report/metrics.h"
+
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+
+namespace llmfp8 {
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// A text may hold bytes that are not UTF-8 (a path): they are replaced rather than ending the run.
+std::string dump(const nlohmann::ordered_json& value, int indent) {
+  return value.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+void Metrics::log(std::int64_t step, const std::vector<std::pair<std::string_view, double>>& values) {
+  MetricRecord record{.step = step, .time = now_seconds(), .values = {}};
+  for (const auto& [name, value] : values) {
+    if (!name.empty()) record.values.emplace_back(std::string(name), value);
+  }
+  if (record.values.empty()) return;
+  for (const auto& sink : sinks_) sink->log(record);
+}
+
+void Metrics::summary(std::string_view name, double value) {
+  if (name.empty()) return;
+  for (const auto& sink : sinks_) sink->summary(std::string(name), value);
+}
+
+void Metrics::text(std::string_view name, std::string_view value) {
+  if (name.empty()) return;
+  for (const auto& sink : sinks_) sink->text(std::string(name), std::string(value));
+}
+
+void Metrics::finish() {
+  for (const auto& sink : sinks_) sink->finish();
+}
+
+nlohmann::ordered_json json_number(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
+  return value;
+}
+
+JsonlSink::JsonlSink(const std::filesystem::path& path, FileMode mode) : path_(path) {
+  file_ = std::fopen(path.c_str(), mode == FileMode::append ? "a" : "w");
+  CHECK(file_ != nullptr, "{}: cannot be written: {}", path.string(), std::strerror(errno));
+}
+
+JsonlSink::~JsonlSink() { std::fclose(file_); }
+
+void JsonlSink::write_line(const nlohmann::ordered_json& object) {
+  const std::string line = dump(object, -1) + "\n";
+  const bool is_written = std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0;
+  CHECK(is_written, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
+}
+
+void JsonlSink::log(const MetricRecord& record) {
+  last_step_ = record.step;
+  nlohmann::ordered_json object = {{"step", record.step}, {"time", record.time}};
+  for (const auto& [name, value] : record.values) object[name] = json_number(value);
+  write_line(object);
+}
+
+void JsonlSink::text(const std::string& name, const std::string& value) {
+  write_line({{"step", last_step_}, {"time", now_seconds()}, {name, value}});
+}
+
+void SummarySink::finish() {
+  const std::string text = dump(values_, 2) + "\n";
+  std::filesystem::path temporary = path_;
+  temporary += ".tmp";
+  std::FILE* file = std::fopen(temporary.c_str(), "w");
+  CHECK(file != nullptr, "{}: cannot be written: {}", temporary.string(), std::strerror(errno));
+  const bool is_written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  const bool is_closed = std::fclose(file) == 0;
+  if (!is_written || !is_closed) {
+    const std::string reason = std::strerror(errno);
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    fail("{}: cannot be written: {}", path_.string(), reason);
+  }
+  std::error_code status;
+  std::filesystem::rename(temporary, path_, status);
+  CHECK(!status, "{}: cannot be written: {}", path_.string(), status.message());
+}
+
+}  // namespace llmfp8

@@ -1,0 +1,43 @@
+// TensorBoard event files, written natively: a TFRecord of Event messages, protobuf by hand. Sources: tensorboard's
+// compat/proto/{event,summary,tensor}.proto and record_writer.py.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "report/metrics.h"
+
+namespace llmfp8 {
+
+// CRC-32C (Castagnoli), and TFRecord's masked form of it.
+std::uint32_t crc32c(std::string_view data);
+std::uint32_t masked_crc32c(std::string_view data);
+
+// Scalars of every record; texts for the text plugin; summary values as scalars at the last step. Flushed each record.
+class TensorboardSink : public MetricsSink {
+ public:
+  // Creates folder/events.out.tfevents.<seconds>.<host>.<pid>.0.
+  explicit TensorboardSink(const std::filesystem::path& folder);
+  ~TensorboardSink() override;
+  TensorboardSink(const TensorboardSink&) = delete;
+  TensorboardSink& operator=(const TensorboardSink&) = delete;
+
+  void log(const MetricRecord& record) override;
+  void summary(const std::string& name, double value) override;
+  void text(const std::string& name, const std::string& value) override;
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  void write_summary(std::int64_t step, double time, std::string_view summary);
+  void write_record(std::string_view data);
+
+  std::filesystem::path path_;
+  std::FILE* file_ = nullptr;
+  std::int64_t last_step_ = 0;
+};
+
+}  // namespace llmfp8

@@ -1,0 +1,47 @@
+// From a conversation to the text that is tokenised, in the built-in templates llama3, chatml and legacy. A model's own
+// Jinja template is recognised and mapped to one of these where it is known to give the same text.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace llmfp8 {
+
+// "You are a helpful assistant that solves math problems step by step. …"
+extern const std::string kMathSystemText;
+
+struct ChatMessage {
+  std::string role;     // "system" | "user" | "assistant"
+  std::string content;
+};
+
+enum class ChatTemplateKind { llama3, chatml, legacy };
+
+class ChatTemplate {
+ public:
+  explicit ChatTemplate(ChatTemplateKind kind) : kind_(kind) {}
+
+  // name: the value of --chat_template (auto|model|llama3|chatml|legacy|FILE); tokenizer: for auto (its special tokens
+  // and template tell the family). Throws a usage Error for an unknown name, or for `model`/FILE where the template is
+  // not one of those that are built in (native Jinja is not built yet).
+  static ChatTemplate choose(std::string_view name, const Tokenizer& tokenizer);
+
+  ChatTemplateKind kind() const { return kind_; }
+  std::string_view name() const;  // "llama3" …
+
+  // Every segment of the conversation; the assistants' contents, with the token that ends their turn, are supervised.
+  // Exactly one BOS (in the text) where the template has one. add_generation_prompt: ends with the assistant's header.
+  std::vector<TextSegment> render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+  std::string render_text(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+
+  // Tokens that end an assistant's turn ("<|eot_id|>", "<|im_end|>").
+  std::string_view end_of_turn() const;
+
+ private:
+  ChatTemplateKind kind_;
+};
+
+}  // namespace llmfp8

@@ -1,0 +1,107 @@
+// Splits and orders against HF datasets' (golden split/), the generator against numpy's.
+#include "data/split.h"
+
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "data/numpy_rng.h"
+#include "support/golden.h"
+
+namespace llmfp8 {
+namespace {
+
+using testing::golden_dir;
+using testing::read_json;
+
+// The values of a one-dimensional little-endian int32 .npy of version 1.
+std::vector<std::int64_t> read_npy(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  if (bytes.size() < 10 || bytes.substr(0, 7) != "\x93NUMPY\x01") throw std::runtime_error("not a .npy file: " + path.string());
+  const std::size_t start = 10 + static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]);
+  std::vector<std::int32_t> values((bytes.size() - start) / 4);
+  std::memcpy(values.data(), bytes.data() + start, values.size() * 4);
+  return {values.begin(), values.end()};
+}
+
+std::string decimal(NumpyGenerator::Uint128 value) {
+  std::string digits;
+  do digits.insert(digits.begin(), static_cast<char>('0' + static_cast<int>(value % 10)));
+  while ((value /= 10) != 0);
+  return digits;
+}
+
+TEST(Split, EveryGoldenCase) {
+  int full_lists = 0, cases = 0;
+  for (const auto& golden : read_json(golden_dir() / "split/index.json")) {
+    const std::int64_t n = golden["n"];
+    const std::uint64_t seed = golden["seed"];
+    const auto& size = golden["test_size"];
+    const SplitRows split = size.is_number_float() ? train_test_split(n, size, seed) : train_test_split_rows(n, size, seed);
+    const auto check = [&](const std::string& name, const std::vector<std::int64_t>& order) {
+      SCOPED_TRACE(golden.dump().substr(0, 60) + " " + name);
+      if (golden.contains(name + "_file")) {
+        EXPECT_EQ(order, read_npy(golden_dir() / "split" / golden[name + "_file"].get<std::string>()));
+        ++full_lists;
+      }
+      const std::vector<std::int64_t> head = golden[name + "_head"], tail = golden[name + "_tail"];
+      ASSERT_GE(order.size(), head.size());
+      EXPECT_TRUE(std::equal(head.begin(), head.end(), order.begin()));
+      EXPECT_TRUE(std::equal(tail.begin(), tail.end(), order.end() - static_cast<std::ptrdiff_t>(tail.size())));
+    };
+    EXPECT_EQ(split.train.size(), golden["train_rows"].get<std::size_t>());
+    EXPECT_EQ(split.test.size(), golden["test_rows"].get<std::size_t>());
+    check("train", split.train);
+    check("test", split.test);
+    check("shuffle", shuffled_order(n, seed));
+    ++cases;
+  }
+  EXPECT_EQ(cases, 8);
+  EXPECT_EQ(full_lists, 21);
+}
+
+TEST(NumpyGenerator, EveryGoldenStream) {
+  const auto streams = read_json(golden_dir() / "split/pcg64.json");
+  ASSERT_FALSE(streams.empty());
+  for (const auto& golden : streams) {
+    const std::uint64_t seed = golden["seed"];
+    SCOPED_TRACE(seed);
+    EXPECT_EQ(SeedSequence(seed).generate_state32(8), golden["seed_sequence_uint32"].get<std::vector<std::uint32_t>>());
+    const auto words = SeedSequence(seed).generate_state64(4);
+    for (std::size_t i = 0; i < words.size(); ++i)
+      EXPECT_EQ(std::to_string(words[i]), golden["seed_sequence_uint64"][i].get<std::string>());
+    NumpyGenerator raw(seed);
+    EXPECT_EQ(decimal(raw.state()), golden["state"].get<std::string>());
+    EXPECT_EQ(decimal(raw.increment()), golden["inc"].get<std::string>());
+    for (const auto& value : golden["raw_uint64"]) EXPECT_EQ(std::to_string(raw.next_uint64()), value.get<std::string>());
+    NumpyGenerator doubles(seed);
+    for (const auto& value : golden["doubles"]) EXPECT_EQ(doubles.next_double(), value.get<double>());
+    NumpyGenerator permutations(seed);
+    EXPECT_EQ(permutations.permutation(16), golden["permutation_16"].get<std::vector<std::int64_t>>());
+    EXPECT_EQ(permutations.permutation(16), golden["next_permutation_16"].get<std::vector<std::int64_t>>());
+  }
+}
+
+// numpy 2.4.6: numpy.random.default_rng([42, 3]).permutation(12), and of [2**40 + 7, 1].
+TEST(Split, EpochOrderIsNumpysForSeedAndEpoch) {
+  EXPECT_EQ(epoch_order(12, 42, 3), (std::vector<std::int64_t>{9, 3, 7, 11, 5, 4, 2, 8, 1, 10, 0, 6}));
+  EXPECT_EQ(epoch_order(12, (1ull << 40) + 7, 1), (std::vector<std::int64_t>{2, 0, 4, 8, 5, 3, 6, 1, 9, 7, 11, 10}));
+  EXPECT_NE(epoch_order(1000, 42, 0), epoch_order(1000, 42, 1));
+}
+
+TEST(Split, RefusesWhatCannotBeSplit) {
+  EXPECT_THROW(train_test_split(1, 0.1, 42), Error);
+  EXPECT_THROW(train_test_split(0, 0.1, 42), Error);
+  EXPECT_THROW(train_test_split(10, 0.0, 42), Error);
+  EXPECT_THROW(train_test_split(10, 1.0, 42), Error);
+  EXPECT_THROW(train_test_split(2, 0.9, 42), Error);
+  EXPECT_THROW(train_test_split_rows(10, 10, 42), Error);
+  EXPECT_THROW(shuffled_order((std::int64_t{1} << 31) + 1, 42), Error);
+}
+
+}  // namespace
+}  // namespace llmfp8

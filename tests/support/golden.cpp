@@ -1,0 +1,45 @@
+#include "support/golden.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+
+namespace llmfp8::testing {
+
+namespace fs = std::filesystem;
+
+fs::path golden_dir() {
+  const char* other = std::getenv("LLMFP8_GOLDENS");
+  return other != nullptr ? fs::path(other) : fs::path(LLMFP8_GOLDEN_DIR);
+}
+
+fs::path source_dir() { return LLMFP8_SOURCE_DIR; }
+
+fs::path program(const std::string& name) { return fs::path(LLMFP8_BIN_DIR) / name; }
+
+nlohmann::json read_json(const fs::path& path) {
+  std::ifstream in(path);
+  if (!in) throw std::runtime_error("cannot open " + path.string());
+  return nlohmann::json::parse(in);
+}
+
+std::vector<nlohmann::json> read_jsonl(const fs::path& path) {
+  std::ifstream in(path);
+  if (!in) throw std::runtime_error("cannot open " + path.string());
+  std::vector<nlohmann::json> rows;
+  for (std::string line; std::getline(in, line);) rows.push_back(nlohmann::json::parse(line));
+  return rows;
+}
+
+TempDir::TempDir() {
+  std::string pattern = (fs::temp_directory_path() / "llmfp8_XXXXXX").string();
+  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+  path_ = pattern;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+}  // namespace llmfp8::testing

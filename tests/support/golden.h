@@ -1,0 +1,31 @@
+// Where tests find golden files, and small readers for them. LLMFP8_GOLDENS names another folder of the same layout.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace llmfp8::testing {
+
+std::filesystem::path golden_dir();   // models/, packing/, fp8/, tokenizers/, chat/, split/, schedule/
+std::filesystem::path source_dir();   // the repository
+std::filesystem::path program(const std::string& name);  // a built program, for example "llm-fp8"
+nlohmann::json read_json(const std::filesystem::path& path);
+std::vector<nlohmann::json> read_jsonl(const std::filesystem::path& path);
+
+// A folder that is removed at the end of the test.
+class TempDir {
+ public:
+  TempDir();
+  ~TempDir();
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace llmfp8::testing
