@@ -9,7 +9,7 @@ TEST_ENV := OMP_WAIT_POLICY=passive
 .PHONY: build demo demo-recipes test bench format fuzz asan bundle clean setup-%
 
 build: setup-build
-	@cmake --preset release -DLLMFP8_TESTS=OFF --log-level=WARNING
+	@cmake --preset release -DLLMFP8_TESTS=OFF --log-level=WARNING >/dev/null
 	@cmake --build build --parallel $(JOBS)
 	@for program in $(PROGRAMS); do if [ -x build/bin/$$program ]; then ln -sfn build/bin/$$program $$program; fi; done
 
@@ -20,7 +20,7 @@ demo-recipes: setup-demo build
 	@tools/demo.sh recipes
 
 test: setup-test
-	@cmake --preset release -DLLMFP8_TESTS=ON --log-level=WARNING
+	@cmake --preset release -DLLMFP8_TESTS=ON --log-level=WARNING >/dev/null
 	@cmake --build build --parallel $(JOBS)
 	@$(TEST_ENV) ctest --test-dir build --output-on-failure --no-tests=error --parallel $(JOBS) \
 	  --output-junit $(CURDIR)/build/test-results.xml
@@ -33,15 +33,14 @@ format: setup-format
 
 # The unit tests under the address and undefined-behaviour sanitizers; tests labelled no_asan run whole programs for minutes.
 asan: setup-test
-	@cmake --preset asan --log-level=WARNING
+	@cmake --preset asan --log-level=WARNING >/dev/null
 	@cmake --build build-asan --parallel $(JOBS)
 	@$(TEST_ENV) UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-asan --output-on-failure --no-tests=error \
 	  --parallel $(JOBS) --label-exclude no_asan
 
 # Every fuzzer for FUZZ_SECONDS.
 fuzz: setup-fuzz
-	@cmake --preset fuzz --log-level=WARNING
-	@cmake --build build-fuzz --parallel $(JOBS)
+	@cmake --preset fuzz --log-level=WARNING >/dev/null
 	@tools/fuzz.sh build-fuzz
 
 bundle: setup-bundle build

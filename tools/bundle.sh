@@ -38,8 +38,8 @@ add_license() {
   local package site
   if [[ $1 == *site-packages/pyarrow/* ]]; then
     site=${1%%/site-packages/*}/site-packages
-    find "$site"/pyarrow-*.dist-info -iname 'LICENSE*' -exec cp {} "$out/licenses/pyarrow-LICENSE.txt" \;
-    find "$site"/pyarrow-*.dist-info -iname 'NOTICE*' -exec cp {} "$out/licenses/pyarrow-NOTICE.txt" \;
+    find "$site"/pyarrow-*.dist-info -type f -iname 'LICENSE*' -exec cp {} "$out/licenses/pyarrow-LICENSE.txt" \;
+    find "$site"/pyarrow-*.dist-info -type f -iname 'NOTICE*' -exec cp {} "$out/licenses/pyarrow-NOTICE.txt" \;
     [[ -s $out/licenses/pyarrow-LICENSE.txt ]] || die "$site: pyarrow's licence was not found"
     return
   fi

@@ -35,14 +35,17 @@ std::string read_text(const std::filesystem::path& path) {
 std::vector<ConfigEntry> parse_yaml(const std::string& file, const std::string& text) {
   std::vector<ConfigEntry> entries;
   try {
-    const YAML::Node root = YAML::Load(text);
-    if (root.IsNull()) return entries;
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1) fail_usage("{}: wanted one YAML document, found {}", file, documents.size());
+    if (documents.empty() || documents[0].IsNull()) return entries;
+    const YAML::Node& root = documents[0];
     if (!root.IsMap()) fail_usage("{}: wanted lines of the form key: value", file);
     for (const auto& item : root) {
       const int line = item.first.Mark().line + 1;
       if (!item.first.IsScalar()) fail_usage("{}:{}: wanted a flag's name as the key", file, line);
       const std::string& key = item.first.Scalar();
-      if (!item.second.IsScalar()) fail_usage("{}:{}: {}: wanted one value, not a list, a section or nothing", file, line, key);
+      if (!item.second.IsScalar())
+        fail_usage("{}:{}: {}: wanted one value, not a list, a section or nothing", file, line, key);
       entries.push_back({key, item.second.Scalar(), line});
     }
   } catch (const YAML::Exception& error) {
@@ -108,12 +111,15 @@ std::vector<ConfigEntry> parse_toml(const std::string& file, const std::string& 
   for (int line = 1; std::getline(in, raw); ++line) {
     std::string_view rest = raw;
     if (is_blank_or_comment(rest)) continue;
-    if (trimmed(rest).front() == '[') fail_usage("{}:{}: wanted lines of the form key = value, not a section", file, line);
+    if (trimmed(rest).front() == '[')
+      fail_usage("{}:{}: wanted lines of the form key = value, not a section", file, line);
     const auto key = token(rest);
     rest = trimmed(rest);
-    if (!key || rest.empty() || rest.front() != '=') fail_usage("{}:{}: wanted a line of the form key = value", file, line);
+    if (!key || rest.empty() || rest.front() != '=')
+      fail_usage("{}:{}: wanted a line of the form key = value", file, line);
     rest = trimmed(rest.substr(1));
-    if (!rest.empty() && (rest.front() == '[' || rest.front() == '{')) fail_usage("{}:{}: {}: wanted one value", file, line, *key);
+    if (!rest.empty() && (rest.front() == '[' || rest.front() == '{'))
+      fail_usage("{}:{}: {}: wanted one value", file, line, *key);
     const bool is_bare = !rest.empty() && rest.front() != '"' && rest.front() != '\'';
     auto value = token(rest);
     if (!value || !is_blank_or_comment(rest)) {
@@ -132,7 +138,8 @@ std::vector<ConfigEntry> read_config_file(const std::filesystem::path& path) {
   const std::string file = path.string();
   const std::string extension = path.extension().string();
   const bool is_yaml = extension == ".yaml" || extension == ".yml";
-  if (!is_yaml && extension != ".toml") fail_usage("--config {}: wanted a file that ends in .yaml, .yml or .toml", file);
+  if (!is_yaml && extension != ".toml")
+    fail_usage("--config {}: wanted a file that ends in .yaml, .yml or .toml", file);
   const std::string text = read_text(path);
   std::vector<ConfigEntry> entries = is_yaml ? parse_yaml(file, text) : parse_toml(file, text);
   for (std::size_t i = 0; i < entries.size(); ++i) {

@@ -13,8 +13,8 @@ struct ConfigEntry {
   int line = 0;  // 1-based
 };
 
-// Flat files only: nested values, lists and a key that stands twice are refused. Throws a usage Error that names the file
-// and line.
+// Flat files only: nested values, lists and a key that stands twice are refused. Throws a usage Error that names the
+// file and line.
 std::vector<ConfigEntry> read_config_file(const std::filesystem::path& path);
 
 }  // namespace llmfp8

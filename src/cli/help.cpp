@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cli/options.h"
-#include "cli/tables.h"
+#include "report/text_table.h"
 #include "core/error.h"
 
 namespace llmfp8 {
@@ -19,7 +19,7 @@ std::string flag_column(const Option& option) {
   return out + (option.implicit.empty() ? " " + option.value_name : " [" + option.value_name + "]");
 }
 
-// "(default 8; a whole number of at least 1)", and what is not built.
+// "(default 8; at least 1)", and what is not built.
 std::string remarks(const Option& option) {
   std::string refused;
   for (const Choice& choice : option.choices) {
@@ -27,8 +27,8 @@ std::string remarks(const Option& option) {
   }
   std::string out;
   if (option.is_required) out += " (required)";
-  if (option.value_name == "N" || option.value_name == "X") {
-    out += fmt::format(" (default {}; {})", option.default_text, option.wanted);
+  if (!option.range.empty()) {
+    out += fmt::format(" (default {}; {})", option.default_text, option.range);
   } else if (!option.default_text.empty()) {
     out += fmt::format(" (default {})", option.default_text);
   }

@@ -67,18 +67,26 @@ class Declarations {
   void group(std::string title) { group_ = std::move(title); }
 
   Option& add(std::string name, std::string value_name, std::string help) {
-    options.push_back({.name = std::move(name), .group = group_, .value_name = std::move(value_name), .help = std::move(help)});
+    options.push_back(
+        {.name = std::move(name), .group = group_, .value_name = std::move(value_name), .help = std::move(help)});
     return options.back();
   }
 
-  Option& whole(const char* name, std::int64_t RunConfig::* member, Whole range, const char* help) {
+  Option& whole(const char* name, std::int64_t RunConfig::*member, Whole range, const char* help) {
     Option& option = add(name, "N", help);
-    option.wanted = range.most < kMany ? fmt::format("a whole number from {} to {}", range.least, range.most)
-                                       : fmt::format("a whole number of at least {}", range.least);
-    if (!range.zero.empty()) option.wanted += fmt::format(" (0: {})", range.zero);
-    option.default_text = range.fallback == 0 && !range.zero.empty() ? range.zero : std::to_string(range.fallback);
+    const bool is_bounded = range.most < kMany;
+    option.wanted = is_bounded ? fmt::format("a whole number from {} to {}", range.least, range.most)
+                               : fmt::format("a whole number of at least {}", range.least);
+    option.range =
+        is_bounded ? fmt::format("{} to {}", range.least, range.most) : fmt::format("at least {}", range.least);
+    option.default_text = std::to_string(range.fallback);
+    if (!range.zero.empty()) {
+      option.wanted += fmt::format(" (0: {})", range.zero);
+      option.default_text += ": " + range.zero;
+    }
     option.assign = [member, range](RunConfig& config, const std::string& text) {
-      const auto value = !range.zero.empty() && text == range.zero ? std::optional<std::int64_t>(0) : parse_number<std::int64_t>(text);
+      const auto value =
+          !range.zero.empty() && text == range.zero ? std::optional<std::int64_t>(0) : parse_number<std::int64_t>(text);
       if (!value || *value < range.least || *value > range.most) return false;
       config.*member = *value;
       return true;
@@ -88,10 +96,11 @@ class Declarations {
     return option;
   }
 
-  Option& real(const char* name, double RunConfig::* member, Real range, const char* help) {
+  Option& real(const char* name, double RunConfig::*member, Real range, const char* help) {
     Option& option = add(name, "X", help);
-    option.wanted = fmt::format("a number {} {}", range.is_least_allowed ? "of at least" : "above", range.least);
-    if (range.below < std::numeric_limits<double>::max()) option.wanted += fmt::format(" and below {}", range.below);
+    option.range = fmt::format("{} {}", range.is_least_allowed ? "at least" : "above", range.least);
+    if (range.below < std::numeric_limits<double>::max()) option.range += fmt::format(" and below {}", range.below);
+    option.wanted = "a number " + option.range;
     option.default_text = fmt::format("{}", range.fallback);
     option.assign = [member, range](RunConfig& config, const std::string& text) {
       const auto value = parse_number<double>(text);
@@ -106,7 +115,8 @@ class Declarations {
   }
 
   // An empty value is refused unless the default is empty.
-  Option& text(const char* name, const char* value_name, std::string RunConfig::* member, std::string fallback, const char* help) {
+  Option& text(const char* name, const char* value_name, std::string RunConfig::*member, std::string fallback,
+               const char* help) {
     Option& option = add(name, value_name, help);
     option.wanted = "a value that is not empty";
     option.default_text = fallback;
@@ -120,7 +130,7 @@ class Declarations {
     return option;
   }
 
-  Option& on_off(const char* name, bool RunConfig::* member, const char* help) {
+  Option& on_off(const char* name, bool RunConfig::*member, const char* help) {
     Option& option = add(name, "", help);
     option.wanted = "true or false";
     option.assign = [member](RunConfig& config, const std::string& value) {
@@ -134,11 +144,13 @@ class Declarations {
   }
 
   template <typename T>
-  Option& choice(const char* name, T RunConfig::* member, T fallback, std::vector<EnumChoice<T>> values, const char* help) {
+  Option& choice(const char* name, T RunConfig::*member, T fallback, std::vector<EnumChoice<T>> values,
+                 const char* help) {
     std::string names;
     std::vector<Choice> choices;
     const auto name_of = [values](T value) {
-      const auto it = std::find_if(values.begin(), values.end(), [&](const auto& entry) { return entry.value == value; });
+      const auto it =
+          std::find_if(values.begin(), values.end(), [&](const auto& entry) { return entry.value == value; });
       return std::string(it == values.end() ? "" : it->name);
     };
     for (const auto& entry : values) {
@@ -149,7 +161,8 @@ class Declarations {
     option.choices = std::move(choices);
     option.wanted = "one of " + names;
     std::replace(option.wanted.begin(), option.wanted.end(), '|', ',');
-    for (std::size_t at = 0; (at = option.wanted.find(',', at)) != std::string::npos; at += 2) option.wanted.replace(at, 1, ", ");
+    for (std::size_t at = 0; (at = option.wanted.find(',', at)) != std::string::npos; at += 2)
+      option.wanted.replace(at, 1, ", ");
     option.default_text = name_of(fallback);
     option.assign = [member, values](RunConfig& config, const std::string& text) {
       const auto it = std::find_if(values.begin(), values.end(), [&](const auto& entry) { return text == entry.name; });
@@ -172,20 +185,26 @@ class Declarations {
 
 void declare_model_and_data(Declarations& d, bool multi) {
   d.group("Model and data");
-  Option& model = d.text("model_name", "NAME", &RunConfig::model_name, "", "a hub name in the local cache, a folder or a .gguf file");
+  Option& model = d.text("model_name", "NAME", &RunConfig::model_name, "",
+                         "a hub name in the local cache, a folder or a .gguf file");
   model.is_required = true;
   Option& dataset = d.text("dataset_name", "NAME", &RunConfig::dataset_name, "",
                            "a hub name in the local cache, a folder, a .parquet or a .jsonl file");
   dataset.is_required = true;
-  d.text("split_name", "NAME", &RunConfig::split_name, "train_1M", "split of the dataset: train_1M, train_2M, train_5M, train, test, …");
+  d.text("split_name", "NAME", &RunConfig::split_name, "train_1M",
+         "split of the dataset: train_1M, train_2M, train_5M, train, test, …");
   d.text("dataset_text_field", "NAME", &RunConfig::dataset_text_field, "text",
-         "column of plain text, where the dataset has none of problem/generated_solution, messages, prompt/completion, question/answer");
-  d.whole("num_of_samples", &RunConfig::num_of_samples, {.zero = "all"}, "take the first N rows, before 10 % are held out");
+         "column of plain text, where the dataset has none of problem/generated_solution, messages, prompt/completion, "
+         "question/answer");
+  d.whole("num_of_samples", &RunConfig::num_of_samples, {.zero = "all"},
+          "take the first N rows, before 10 % are held out");
   d.whole("max_seq_length", &RunConfig::max_seq_length, {.fallback = multi ? 1024 : 256, .least = 1, .most = kLongest},
           "longer rows are cut here (BOS counted)");
-  d.on_off("packing", &RunConfig::packing,
-           "fill batch_size x max_seq_length tokens a micro-batch instead of batch_size rows; nothing is padded either way");
-  d.choice<LossOn>("loss_on", &RunConfig::loss_on, LossOn::all, {{"all", LossOn::all}, {"completion", LossOn::completion}},
+  d.on_off(
+      "packing", &RunConfig::packing,
+      "fill batch_size x max_seq_length tokens a micro-batch instead of batch_size rows; nothing is padded either way");
+  d.choice<LossOn>("loss_on", &RunConfig::loss_on, LossOn::all,
+                   {{"all", LossOn::all}, {"completion", LossOn::completion}},
                    "tokens that the loss counts; completion: the prompt is masked");
   d.text("chat_template", "auto|model|llama3|chatml|legacy|FILE", &RunConfig::chat_template, "auto",
          "auto: the model's own, else the one of its family; legacy: the text of the Python stack");
@@ -193,15 +212,19 @@ void declare_model_and_data(Declarations& d, bool multi) {
          "date for a template that asks for today's; without it, the template's own constant");
   d.text("weights_cache_dir", "DIR", &RunConfig::weights_cache_dir, multi ? "./model_cache" : "",
          "folder of downloaded models and datasets; without it, the hub's default");
-  d.on_off("repair_embeddings", &RunConfig::repair_embeddings, "give untrained special tokens that the data uses a mean embedding")
+  d.on_off("repair_embeddings", &RunConfig::repair_embeddings,
+           "repair untrained embeddings of special tokens that the data uses")
       .not_built_yet = "--repair_embeddings is not built yet";
 }
 
 void declare_training(Declarations& d) {
   d.group("Training");
-  d.whole("batch_size", &RunConfig::batch_size, {.fallback = 8, .least = 1, .most = kLongest}, "rows per device and micro-batch");
-  d.whole("eval_batch_size", &RunConfig::eval_batch_size, {.most = kLongest, .zero = "batch_size"}, "rows per device in evaluation");
-  d.whole("gradient_accumulation_steps", &RunConfig::gradient_accumulation_steps, {.fallback = 1, .least = 1, .most = kLongest},
+  d.whole("batch_size", &RunConfig::batch_size, {.fallback = 8, .least = 1, .most = kLongest},
+          "rows per device and micro-batch");
+  d.whole("eval_batch_size", &RunConfig::eval_batch_size, {.most = kLongest, .zero = "batch_size"},
+          "rows per device in evaluation");
+  d.whole("gradient_accumulation_steps", &RunConfig::gradient_accumulation_steps,
+          {.fallback = 1, .least = 1, .most = kLongest},
           "micro-batches per optimizer step; one denominator over all of them");
   d.whole("num_epochs", &RunConfig::num_epochs, {.fallback = 3, .least = 1}, "passes over the training rows");
   d.whole("max_steps", &RunConfig::max_steps, {.zero = "no limit"}, "stop after N optimizer steps");
@@ -212,25 +235,29 @@ void declare_training(Declarations& d) {
 
 void declare_optimizer(Declarations& d, bool multi) {
   d.group("Optimizer (AdamW)");
-  d.real("learning_rate", &RunConfig::learning_rate, {.fallback = multi ? 5e-5 : 1.41e-5}, "highest learning rate, after the warm-up");
+  d.real("learning_rate", &RunConfig::learning_rate, {.fallback = multi ? 5e-5 : 1.41e-5},
+         "highest learning rate, after the warm-up");
   d.whole("num_warmup_steps", &RunConfig::num_warmup_steps, {.fallback = 100}, "linear warm-up from 0");
   d.choice<LrScheduler>(
       "lr_scheduler", &RunConfig::lr_scheduler, multi ? LrScheduler::cosine : LrScheduler::linear,
       {{"linear", LrScheduler::linear}, {"cosine", LrScheduler::cosine}, {"constant", LrScheduler::constant}},
       "after the warm-up: linear or cosine decay to 0, or constant");
   d.real("adam_beta1", &RunConfig::adam_beta1, {.fallback = 0.9, .below = 1.0}, "decay of the first moment");
-  d.real("adam_beta2", &RunConfig::adam_beta2, {.fallback = multi ? 0.95 : 0.999, .below = 1.0}, "decay of the second moment");
-  d.real("adam_eps", &RunConfig::adam_eps, {.fallback = 1e-8, .is_least_allowed = false}, "added to the root of the second moment");
+  d.real("adam_beta2", &RunConfig::adam_beta2, {.fallback = multi ? 0.95 : 0.999, .below = 1.0},
+         "decay of the second moment");
+  d.real("adam_eps", &RunConfig::adam_eps, {.fallback = 1e-8, .is_least_allowed = false},
+         "added to the root of the second moment");
   d.real("weight_decay", &RunConfig::weight_decay, {.fallback = 0.01},
          multi ? "on all weights but those named bias or norm" : "on all weights");
-  d.real("max_grad_norm", &RunConfig::max_grad_norm, {.fallback = 1.0}, "clip the gradient to this norm; 0: no clipping");
+  d.real("max_grad_norm", &RunConfig::max_grad_norm, {.fallback = 1.0},
+         "clip the gradient to this norm; 0: no clipping");
   d.choice<OptimState>("optim_state", &RunConfig::optim_state, OptimState::fp32,
                        {{"fp32", OptimState::fp32}, {"bf16", OptimState::bf16}, {"8bit", OptimState::eight_bit}},
                        "how the moments are kept; short ones are rounded stochastically");
   d.choice<WeightUpdate>(
       "weight_update", &RunConfig::weight_update, WeightUpdate::exact,
       {{"exact", WeightUpdate::exact}, {"stochastic", WeightUpdate::stochastic}, {"python", WeightUpdate::python}},
-      "exact: fp32 master weights; stochastic: bf16, rounded stochastically; python: bf16, rounded to nearest as the Python stack");
+      "exact: fp32 master weights; stochastic: bf16 weights, rounded stochastically; python: as the Python stack");
 }
 
 void declare_precision(Declarations& d) {
@@ -243,19 +270,21 @@ void declare_precision(Declarations& d) {
                            "fp32 is the reference path, for small models");
   d.on_off("use_te", &RunConfig::use_te,
            "Transformer Engine's numeric rules: by its library where that is built and found, else by our own kernels");
-  d.choice<Fp8Scenario>("fp8_scenario", &RunConfig::fp8_scenario, Fp8Scenario::default_,
-                        {{"default", Fp8Scenario::default_},
-                         {"mxfp8", Fp8Scenario::mxfp8},
-                         {"hybrid", Fp8Scenario::hybrid},
-                         {"current", Fp8Scenario::current}},
-                        "FP8 recipe. default: delayed scaling, attention projections E4M3/E5M2, MLP E4M3; hybrid: delayed, E4M3/E5M2; "
-                        "mxfp8: a scale per 32 values; current: just-in-time scaling");
+  d.choice<Fp8Scenario>(
+      "fp8_scenario", &RunConfig::fp8_scenario, Fp8Scenario::default_,
+      {{"default", Fp8Scenario::default_},
+       {"mxfp8", Fp8Scenario::mxfp8},
+       {"hybrid", Fp8Scenario::hybrid},
+       {"current", Fp8Scenario::current}},
+      "FP8 recipe. default: delayed scaling, attention projections E4M3/E5M2, MLP E4M3; hybrid: delayed, E4M3/E5M2; "
+      "mxfp8: a scale per 32 values; current: just-in-time scaling");
   d.on_off("fp8_strict", &RunConfig::fp8_strict, "refuse to run where a recipe would fall back to another");
   d.on_off("fp8_lm_head", &RunConfig::fp8_lm_head, "the language-model head in FP8 too");
   d.choice<Fp8Start>("fp8_start", &RunConfig::fp8_start, Fp8Start::calibrate,
                      {{"calibrate", Fp8Start::calibrate}, {"te", Fp8Start::te}},
                      "first scales of delayed scaling: one calibration micro-batch, or 1 as Transformer Engine");
-  d.whole("shadow_check_interval", &RunConfig::shadow_check_interval, {.zero = "off"}, "compare FP8 with bf16 every N steps")
+  d.whole("shadow_check_interval", &RunConfig::shadow_check_interval, {.zero = "off"},
+          "compare FP8 with bf16 every N steps")
       .not_built_yet = "--shadow_check_interval is not built yet";
 }
 
@@ -263,7 +292,9 @@ void declare_device(Declarations& d) {
   constexpr const char* kNoSharding = "sharding over several devices is not built yet, use auto or ddp on one device";
   d.group("Device and memory");
   d.choice<Device>("device", &RunConfig::device, Device::auto_,
-                   {{"auto", Device::auto_}, {"cpu", Device::cpu}, {"cuda", Device::cuda, "this build has no CUDA backend, use auto or cpu"}},
+                   {{"auto", Device::auto_},
+                    {"cpu", Device::cpu},
+                    {"cuda", Device::cuda, "this build has no CUDA backend, use auto or cpu"}},
                    "auto: the best device that this build can use");
   d.whole("threads", &RunConfig::threads, {.most = 4096, .zero = "all cores"}, "CPU threads");
   d.choice<ShardingMode>("sharding_mode", &RunConfig::sharding_mode, ShardingMode::auto_,
@@ -275,12 +306,15 @@ void declare_device(Declarations& d) {
                          "auto: fsdp_full on several devices, ddp on one");
   d.on_off("cpu_offload", &RunConfig::cpu_offload, "keep optimizer state in host memory").not_built_yet =
       "--cpu_offload is not built yet";
-  d.choice<Recompute>(
-      "recompute", &RunConfig::recompute, Recompute::none,
-      {{"none", Recompute::none}, {"norm_swiglu", Recompute::norm_swiglu}, {"mlp", Recompute::mlp}, {"block", Recompute::block}},
-      "what the backward pass computes again instead of keeping it; the numbers do not change");
+  d.choice<Recompute>("recompute", &RunConfig::recompute, Recompute::none,
+                      {{"none", Recompute::none},
+                       {"norm_swiglu", Recompute::norm_swiglu},
+                       {"mlp", Recompute::mlp},
+                       {"block", Recompute::block}},
+                      "what the backward pass computes again instead of keeping it; the numbers do not change");
   d.on_off("gradient_checkpointing", &RunConfig::gradient_checkpointing, "the same as --recompute block");
-  d.on_off("deterministic", &RunConfig::deterministic, "equal bits from run to run; the CPU backend always is, for a fixed number of threads");
+  d.on_off("deterministic", &RunConfig::deterministic,
+           "equal bits from run to run; the CPU backend always is, for a fixed number of threads");
 }
 
 void declare_output(Declarations& d, bool multi) {
@@ -289,33 +323,42 @@ void declare_output(Declarations& d, bool multi) {
          "the model in HF layout, checkpoints, run.json, metrics.jsonl, summary.json");
   d.text("log_dir", "DIR", &RunConfig::log_dir, "./runs", "TensorBoard files, in a folder per run");
   d.whole("log_interval", &RunConfig::log_interval, {.fallback = multi ? 10 : 50, .least = 1}, "log every N steps");
-  d.whole("save_interval", &RunConfig::save_interval, {.fallback = 1000, .zero = "only the final model"}, "save a checkpoint every N steps");
-  d.whole("keep_checkpoints", &RunConfig::keep_checkpoints, {.fallback = 2, .least = 1}, "older checkpoints are removed");
-  Option& resume = d.text("resume", "auto|DIR", &RunConfig::resume, "", "go on from the newest checkpoint of output_dir, or from DIR");
+  d.whole("save_interval", &RunConfig::save_interval, {.fallback = 1000, .zero = "only the final model"},
+          "save a checkpoint every N steps");
+  d.whole("keep_checkpoints", &RunConfig::keep_checkpoints, {.fallback = 2, .least = 1},
+          "older checkpoints are removed");
+  Option& resume = d.text("resume", "auto|DIR", &RunConfig::resume, "",
+                          "go on from the newest checkpoint of output_dir, or from DIR");
   resume.implicit = "auto";
   resume.not_built_yet = "--resume is not built yet (checkpoints arrive with a later version)";
   d.on_off("overwrite", &RunConfig::overwrite, "allow a finished run in output_dir to be replaced");
-  d.on_off("use_wandb", &RunConfig::use_wandb, "log to Weights & Biases; where it is not available: one warning, metrics.jsonl is kept");
+  d.on_off("use_wandb", &RunConfig::use_wandb,
+           "log to Weights & Biases; where it is not available: one warning, metrics.jsonl is kept");
   d.text("wandb_project", "NAME", &RunConfig::wandb_project, multi ? "llm-fp8-advanced" : "llm-fp8", "project");
   d.text("wandb_run_name", "NAME", &RunConfig::wandb_run_name, "",
          multi ? "name of the run; without it, {model}-{sharding}" : "name of the run");
   d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings and errors stay");
   d.on_off("dry_run", &RunConfig::dry_run, "check everything and print the memory plan, then stop").not_built_yet =
       "--dry_run is not built yet";
-  d.on_off("debug_mode", &RunConfig::debug_mode, "extra checks and output").not_built_yet = "--debug_mode is not built yet";
+  d.on_off("debug_mode", &RunConfig::debug_mode, "extra checks and output").not_built_yet =
+      "--debug_mode is not built yet";
   d.on_off("profile_memory", &RunConfig::profile_memory, "memory use per component over time").not_built_yet =
       "--profile_memory is not built yet";
-  d.text("config", "FILE", &RunConfig::config, "", "flags from a YAML or TOML file (key: value); the command line wins");
+  d.text("config", "FILE", &RunConfig::config, "",
+         "flags from a YAML or TOML file (key: value); the command line wins");
 }
 
 void declare_pytorch(Declarations& d) {
   d.group("Named after PyTorch mechanisms: accepted, and mapped to what this engine has");
-  d.on_off("compile_model", &RunConfig::compile_model, "torch.compile → graph capture of the step on a GPU; no effect on the CPU");
-  d.on_off("memory_efficient_attention", &RunConfig::memory_efficient_attention, "→ fused attention, which is always on");
+  d.on_off("compile_model", &RunConfig::compile_model,
+           "torch.compile → graph capture of the step on a GPU; no effect on the CPU");
+  d.on_off("memory_efficient_attention", &RunConfig::memory_efficient_attention,
+           "→ fused attention, which is always on");
   d.whole("empty_cache_freq", &RunConfig::empty_cache_freq, {.fallback = 50},
           "→ arena trim; the arena is sized before step 1, so there is nothing to trim and no effect is needed");
   d.whole("num_workers", &RunConfig::num_workers, {.fallback = 4, .most = 4096}, "DataLoader workers → loader threads");
-  d.whole("num_proc", &RunConfig::num_proc, {.fallback = 8, .least = 1, .most = 4096}, "datasets.map processes → tokenizer threads");
+  d.whole("num_proc", &RunConfig::num_proc, {.fallback = 8, .least = 1, .most = 4096},
+          "datasets.map processes → tokenizer threads");
 }
 
 struct Table {
@@ -347,19 +390,12 @@ const Table& table_of(Program program) {
 
 }  // namespace
 
-const ProgramRules& program_rules(Program program) {
-  static constexpr ProgramRules kTrainFp8 = {
-      .name = "train_fp8", .decay_bias_and_norm = true, .drop_last = false, .keep_best = false};
-  static constexpr ProgramRules kTrainMultiGpu = {
-      .name = "train_multi_gpu", .decay_bias_and_norm = false, .drop_last = true, .keep_best = true};
-  return program == Program::train_fp8 ? kTrainFp8 : kTrainMultiGpu;
-}
-
 const std::vector<Option>& option_table(Program program) { return table_of(program).options; }
 
 const Option* find_option(Program program, std::string_view name) {
   const auto& options = option_table(program);
-  const auto it = std::find_if(options.begin(), options.end(), [&](const Option& option) { return option.name == name; });
+  const auto it =
+      std::find_if(options.begin(), options.end(), [&](const Option& option) { return option.name == name; });
   return it == options.end() ? nullptr : &*it;
 }
 

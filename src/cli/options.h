@@ -16,19 +16,20 @@ namespace llmfp8 {
 
 struct Choice {
   std::string name;
-  std::string refusal;     // not empty: refused with this sentence when used
-  bool is_listed = true;   // false: known only to be refused (fp16)
+  std::string refusal;    // not empty: refused with this sentence when used
+  bool is_listed = true;  // false: known only to be refused (fp16)
 };
 
 struct Option {
   std::string name = {};
   std::string group = {};
-  std::string value_name = {};        // "N", "DIR"; "" for a switch
+  std::string value_name = {};  // "N", "DIR"; "" for a switch
   std::string help = {};
-  std::string wanted = {};            // "a whole number of at least 1", for errors and --help
-  std::string default_text = {};      // for --help
-  std::string implicit = {};          // not empty: the value may be left out, and is then this (--resume)
-  std::string not_built_yet = {};     // not empty: any value but the default is refused with this sentence
+  std::string wanted = {};         // "a whole number of at least 1", for errors and --help
+  std::string range = {};          // "at least 1", for --help; empty where there are choices
+  std::string default_text = {};   // for --help
+  std::string implicit = {};       // not empty: the value may be left out, and is then this (--resume)
+  std::string not_built_yet = {};  // not empty: any value but the default is refused with this sentence
   std::vector<Choice> choices = {};
   bool is_required = false;
 

@@ -8,6 +8,7 @@
 #include "cli/did_you_mean.h"
 #include "cli/options.h"
 #include "core/error.h"
+#include "report/text_table.h"
 
 namespace llmfp8 {
 namespace {
@@ -27,6 +28,7 @@ std::vector<std::string> flag_names(Program program) {
   std::vector<std::string> names = flag_names(program);
   names.insert(names.end(), {"help", "version"});
   const std::string nearest = nearest_name(name, names);
+  if (!name.empty() && nearest == name) fail_usage("--{} takes no value", name);
   if (nearest.empty()) fail_usage("unknown flag --{} (--help lists all flags)", name);
   fail_usage("unknown flag --{}, did you mean --{}?", name, nearest);
 }
@@ -78,24 +80,39 @@ void apply_config_file(RunConfig& config) {
       fail_usage("{}: unknown key {}, did you mean {}?", where, entry.key, nearest);
     }
     if (entry.key == "config") fail_usage("{}: config: a config file cannot name another", where);
-    if (!option->assign(config, entry.value)) fail_usage("{}: {} is \"{}\", wanted {}", where, entry.key, entry.value, option->wanted);
+    if (!option->assign(config, entry.value))
+      fail_usage("{}: {} is \"{}\", wanted {}", where, entry.key, entry.value, option->wanted);
     config.sources[entry.key] = ValueSource::config_file;
   }
 }
 
 void resolve(RunConfig& config) {
   for (const Option& option : option_table(config.program)) {
-    if (option.is_required && option_text(option, config).empty()) fail_usage("--{} is missing: {}", option.name, option.help);
+    if (option.is_required && option_text(option, config).empty())
+      fail_usage("--{} is missing: {}", option.name, option.help);
   }
   if (config.eval_batch_size == 0) config.eval_batch_size = config.batch_size;
   if (config.gradient_checkpointing) {
     if (config.is_set("recompute") && config.recompute != Recompute::block) {
-      fail_usage("--gradient_checkpointing means --recompute block, found --recompute {}", flag_text(config, "recompute"));
+      fail_usage("--gradient_checkpointing means --recompute block, found --recompute {}",
+                 flag_text(config, "recompute"));
     }
     config.recompute = Recompute::block;
   }
   config.gradient_checkpointing = config.recompute == Recompute::block;
   if (config.overwrite && !config.resume.empty()) fail_usage("--overwrite and --resume exclude each other");
+}
+
+// FP8 asked for and bf16 delivered must not pass in silence.
+std::vector<std::string> warnings_of(const RunConfig& config) {
+  std::vector<std::string> warnings;
+  if (config.mixed_precision == MixedPrecision::fp8) return warnings;
+  for (const char* flag : {"fp8_scenario", "fp8_strict", "fp8_lm_head", "fp8_start"}) {
+    if (!config.is_set(flag) || flag_text(config, flag) == flag_text(default_config(config.program), flag)) continue;
+    warnings.push_back(fmt::format("--{} {} has no effect with --mixed_precision {}", flag, flag_text(config, flag),
+                                   flag_text(config, "mixed_precision")));
+  }
+  return warnings;
 }
 
 std::string_view source_name(ValueSource source) {
@@ -107,10 +124,8 @@ std::string_view source_name(ValueSource source) {
   return "";
 }
 
-}  // namespace
-
-CommandLine parse_command_line(Program program, std::span<const std::string> args) {
-  CommandLine result{.config = default_config(program), .print = std::nullopt};
+CommandLine parse(Program program, std::span<const std::string> args) {
+  CommandLine result{.config = default_config(program)};
   RunConfig& config = result.config;
   std::vector<Assignment> assignments;
   for (std::size_t i = 0; i < args.size(); ++i) {
@@ -139,7 +154,19 @@ CommandLine parse_command_line(Program program, std::span<const std::string> arg
   }
   resolve(config);
   refuse_what_is_not_built(config);
+  result.warnings = warnings_of(config);
   return result;
+}
+
+}  // namespace
+
+CommandLine parse_command_line(Program program, std::span<const std::string> args) {
+  try {
+    return parse(program, args);
+  } catch (const Error& error) {
+    // The message quotes what the user typed or what stood in a file.
+    throw Error(one_line(error.what()), error.kind());
+  }
 }
 
 CommandLine parse_command_line(Program program, int argc, const char* const* argv) {

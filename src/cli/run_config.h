@@ -1,134 +1,22 @@
-// Every value that the command line of train_fp8 and train_multi_gpu can set, under its flag's name, and how it is filled.
-// The mains call parse_command_line; src/cli hands the values on to the trainer. Flags are declared in options.cpp.
+// How RunConfig is filled from the command line and from --config FILE. The mains call parse_command_line.
 #pragma once
 
-#include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "core/run_config.h"
+
 namespace llmfp8 {
-
-enum class Program { train_fp8, train_multi_gpu };
-
-enum class MixedPrecision { bf16, fp16, fp8, fp32 };  // fp16 is always refused ("use bf16")
-enum class Fp8Scenario { default_, mxfp8, hybrid, current };
-enum class Fp8Start { calibrate, te };
-enum class ShardingMode { auto_, ddp, fsdp_grad, fsdp_full, fsdp_offload };
-enum class Device { auto_, cpu, cuda };
-enum class LrScheduler { linear, cosine, constant };
-enum class LossOn { all, completion };
-enum class OptimState { fp32, bf16, eight_bit };
-enum class WeightUpdate { exact, stochastic, python };
-enum class Recompute { none, norm_swiglu, mlp, block };
-
-// Where a value came from; written to run.json.
-enum class ValueSource { default_, config_file, command_line };
-
-// Defaults differ between the programs, so they stand in options.cpp, not here.
-struct RunConfig {
-  Program program = Program::train_fp8;
-
-  // Model and data
-  std::string model_name;
-  std::string dataset_name;
-  std::string dataset_text_field;
-  std::string split_name;
-  std::int64_t num_of_samples = 0;        // 0: all rows
-  std::int64_t max_seq_length = 0;
-  bool packing = false;
-  LossOn loss_on = LossOn::all;
-  std::string chat_template;              // auto | model | llama3 | chatml | legacy | a file
-  std::string template_date;              // "": the template's own constant
-  std::string weights_cache_dir;          // "": the hub's default
-  bool repair_embeddings = false;
-
-  // Training
-  std::int64_t batch_size = 0;            // rows per device and micro-batch
-  std::int64_t eval_batch_size = 0;       // never 0 after parsing: batch_size unless given
-  std::int64_t gradient_accumulation_steps = 0;
-  std::int64_t num_epochs = 0;
-  std::int64_t max_steps = 0;             // 0: no limit
-  std::int64_t eval_interval = 0;         // epochs
-  std::int64_t eval_max_rows = 0;         // 0: all held-out rows
-  std::int64_t seed = 0;
-
-  // Optimizer
-  double learning_rate = 0.0;
-  std::int64_t num_warmup_steps = 0;
-  LrScheduler lr_scheduler = LrScheduler::linear;
-  double adam_beta1 = 0.0;
-  double adam_beta2 = 0.0;
-  double adam_eps = 0.0;
-  double weight_decay = 0.0;
-  double max_grad_norm = 0.0;             // 0: no clipping
-  OptimState optim_state = OptimState::fp32;
-  WeightUpdate weight_update = WeightUpdate::exact;
-
-  // Precision
-  MixedPrecision mixed_precision = MixedPrecision::bf16;
-  bool use_te = false;
-  Fp8Scenario fp8_scenario = Fp8Scenario::default_;
-  bool fp8_strict = false;
-  bool fp8_lm_head = false;
-  Fp8Start fp8_start = Fp8Start::calibrate;
-  std::int64_t shadow_check_interval = 0;  // steps; 0: off
-
-  // Device and memory
-  Device device = Device::auto_;
-  std::int64_t threads = 0;               // 0: all cores
-  ShardingMode sharding_mode = ShardingMode::auto_;
-  bool cpu_offload = false;
-  Recompute recompute = Recompute::none;
-  bool gradient_checkpointing = false;    // after parsing, true exactly when recompute is block
-  bool deterministic = false;
-
-  // Output
-  std::string output_dir;
-  std::string log_dir;
-  std::int64_t log_interval = 0;          // steps
-  std::int64_t save_interval = 0;         // steps; 0: only the final model
-  std::int64_t keep_checkpoints = 0;
-  std::string resume;                     // "": a new run; "auto" or a checkpoint folder
-  bool overwrite = false;
-  bool use_wandb = false;
-  std::string wandb_project;
-  std::string wandb_run_name;             // "": none given
-  bool quiet = false;
-  bool dry_run = false;
-  bool debug_mode = false;
-  bool profile_memory = false;
-  std::string config;                     // "": no file
-
-  // Named after PyTorch mechanisms
-  bool compile_model = false;
-  bool memory_efficient_attention = false;
-  std::int64_t empty_cache_freq = 0;
-  std::int64_t num_workers = 0;
-  std::int64_t num_proc = 0;
-
-  // Flags that are absent kept their default.
-  std::map<std::string, ValueSource, std::less<>> sources;
-
-  bool is_set(std::string_view flag) const { return sources.find(flag) != sources.end(); }
-};
-
-// What differs between the programs beyond the defaults of their flags.
-struct ProgramRules {
-  std::string_view name;         // "train_fp8" | "train_multi_gpu"
-  bool decay_bias_and_norm;      // false: no weight decay on names with "bias" or "norm"
-  bool drop_last;                // the last incomplete batch of an epoch is dropped
-  bool keep_best;                // checkpoint_best (by evaluation loss) is kept beside the final model
-};
-const ProgramRules& program_rules(Program program);
 
 struct CommandLine {
   RunConfig config;
-  std::optional<std::string> print;  // set by --help and --version: print this on standard output and exit 0
+  std::optional<std::string> print = {};   // set by --help and --version: print this on standard output and exit 0
+  std::vector<std::string> warnings = {};  // flags that have no effect beside the others; the caller logs them
 };
 
 // args: without the program's name. The command line wins over --config FILE, which wins over the defaults.

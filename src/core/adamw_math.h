@@ -92,7 +92,7 @@ inline constexpr float kMCodeMax = 448.0f;
 inline constexpr float kMomentFloor = 0x1p-100f;
 
 struct MomentScale {
-  float scale;    // stored: value = code value * scale
+  float scale;  // stored: value = code value * scale
   float inverse;
 };
 
@@ -105,12 +105,15 @@ LLMFP8_HD inline MomentScale moment_scale(float max_value, float code_max) {
 
 namespace detail {
 // 16 random bits for the 20 dropped ones; the half of a step added keeps the mean of what they cannot resolve.
-LLMFP8_HD inline std::int32_t spread_random(std::uint16_t random) { return (static_cast<std::int32_t>(random) << 4) | 8; }
+LLMFP8_HD inline std::int32_t spread_random(std::uint16_t random) {
+  return (static_cast<std::int32_t>(random) << 4) | 8;
+}
 }  // namespace detail
 
 LLMFP8_HD inline std::uint8_t encode_v8(float v, float inverse, std::uint16_t random) {
-  const std::uint32_t ratio = std::bit_cast<std::uint32_t>(v * inverse) & 0x7FFFFFFFu;  // the default NaN of x86 is negative
-  std::int32_t steps = static_cast<std::int32_t>(ratio) - (96 << 23);                   // above the pattern of 2^-31
+  const std::uint32_t ratio =
+      std::bit_cast<std::uint32_t>(v * inverse) & 0x7FFFFFFFu;         // the default NaN of x86 is negative
+  std::int32_t steps = static_cast<std::int32_t>(ratio) - (96 << 23);  // above the pattern of 2^-31
   steps = steps > 0 ? steps : 0;
   steps = steps < (256 << 20) ? steps : (256 << 20);  // infinity and NaN would overflow below
   std::int32_t code = (steps + detail::spread_random(random)) >> 20;
@@ -131,8 +134,7 @@ LLMFP8_HD inline std::uint8_t encode_m8(float m, float inverse, std::uint16_t ra
   constexpr std::int32_t kSmallestNormal = 121 << 23;  // 2^-6
   const std::int32_t normal = (magnitude - (120 << 23) + detail::spread_random(random)) >> 20;
   const float in_steps = (magnitude < kSmallestNormal ? absolute : 0.0f) * 512.0f;
-  const std::int32_t subnormal =
-      static_cast<std::int32_t>(in_steps + (static_cast<float>(random) + 0.5f) * 0x1p-16f);
+  const std::int32_t subnormal = static_cast<std::int32_t>(in_steps + (static_cast<float>(random) + 0.5f) * 0x1p-16f);
   std::int32_t code = magnitude < kSmallestNormal ? subnormal : normal;
   code = code < 0x7E && magnitude < 0x7F800000 ? code : 0x7E;
   code = magnitude > 0x7F800000 ? 0x7F : code;

@@ -21,7 +21,7 @@ inline constexpr std::int32_t kIgnoreLabel = -100;
 struct Batch {
   Tensor tokens;           // i32 [T_cap]
   // i32 [T_cap]: the token that position t has to predict (shifted once, at tokenisation), or kIgnoreLabel.
-  Tensor targets;
+  Tensor labels;
   Tensor positions;        // i32 [T_cap]: from 0 in every document
   Tensor cu_seqlens;       // i32 [max_docs + 1]; unused slots repeat num_tokens
   // i32 [T_cap]: the positions with a label, ascending; entries at and beyond num_supervised are undefined.

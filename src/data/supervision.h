@@ -4,17 +4,13 @@
 
 #include <cstdint>
 
+#include "core/settings.h"
 #include "data/dataset.h"
 #include "data/token_store.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace llmfp8 {
-
-enum class LossOn {
-  all,         // every token but the first, which nothing predicts
-  completion,  // the assistants' turns, the completion, or all of a plain text
-};
 
 struct SupervisionOptions {
   std::int64_t max_seq_length = 256;  // BOS counted; what is beyond is cut off

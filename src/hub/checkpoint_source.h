@@ -25,6 +25,8 @@ class WeightSource {
   virtual bool has(std::string_view name) const = 0;       // tied models: lm_head.weight is usually absent
   virtual Shape shape(std::string_view name) const = 0;
   virtual DType dtype(std::string_view name) const = 0;    // as stored; bf16 for a quantised tensor
+  // What an HF folder made from this source stores it as: dtype(name), but a GGUF file's mixture becomes config().dtype.
+  virtual DType export_dtype(std::string_view name) const { return dtype(name); }
   virtual std::string stored_as() const = 0;               // for the user: "BF16", "Q4_1 (210), F32 (61), Q8_0 (1)"
   // dst: host memory for shape(name).numel() elements of dst_dtype (f32, bf16 or f16, rounded to nearest even).
   virtual void read(std::string_view name, DType dst_dtype, void* dst) const = 0;

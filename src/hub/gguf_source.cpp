@@ -146,6 +146,7 @@ class GgufSource final : public WeightSource {
     }
   }
 
+  DType export_dtype(std::string_view) const override { return config_.dtype; }
   std::map<std::string, std::string> companion_files() const override {
     const GgufTokenizerFiles tokenizer = make_tokenizer_files(file_);
     return {{"config.json", write_hf_config(config_)},
@@ -225,6 +226,11 @@ ModelConfig read_gguf_config(const GgufFile& file) {
   const GgufTensor* embedding = file.find("token_embd.weight");
   CHECK(embedding != nullptr && embedding->shape.rank() == 2, "'{}' has no tensor 'token_embd.weight' of two dimensions", file.origin());
   config.vocab_size = embedding->shape[0];
+  if (file.metadata("tokenizer.ggml.tokens") != nullptr) {
+    const std::uint64_t tokens = file.array("tokenizer.ggml.tokens", GgufType::string).count;
+    CHECK(tokens <= static_cast<std::uint64_t>(config.vocab_size), "'{}': {} tokens, but an embedding of {} rows", file.origin(),
+          tokens, config.vocab_size);
+  }
   config.dtype = stored_dtype(embedding->type);
   config.bos_token_id = file.integer("tokenizer.ggml.bos_token_id", -1);
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {

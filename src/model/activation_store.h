@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/arena.h"
+#include "core/settings.h"
 #include "fp8/quantizer.h"
 
 namespace llmfp8 {
@@ -26,14 +27,6 @@ enum class Slot : std::uint8_t {
   down_input,      // quantised [T, intermediate_size]: output of SwiGLU
   head_input,      // A [T, hidden_size]: output of the final norm (layer index num_hidden_layers)
   count,
-};
-
-// What the backward pass computes again instead of keeping it. Each level includes the ones before.
-enum class Recompute : std::uint8_t {
-  none,
-  norm_swiglu,  // outputs of both norms and of SwiGLU
-  mlp,          // and gate_up
-  block,        // everything but the residual stream that enters the layer
 };
 
 enum class PassKind : std::uint8_t { training, forward_only };

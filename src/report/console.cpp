@@ -39,6 +39,13 @@ int terminal_width(std::FILE* file) {
   return 80;
 }
 
+// A path or a model's text could otherwise move the cursor.
+std::string without_control_characters(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return (c < 0x20 && c != '\n') || c == 0x7F; }, '?');
+  return text;
+}
+
 std::string number_text(double value) {
   if (value != 0.0 && (std::abs(value) < 1e-3 || std::abs(value) >= 1e7)) return fmt::format("{:.3e}", value);
   return std::abs(value) >= 1000.0 ? fmt::format("{:.0f}", value) : fmt::format("{:.4f}", value);
@@ -57,18 +64,20 @@ std::string duration_text(double seconds) {
 }
 
 std::string progress_text(const Progress& progress, double seconds_left, int width) {
-  const double share = progress.total_steps > 0
-                           ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.total_steps), 0.0, 1.0)
-                           : 0.0;
-  std::string head = progress.total_steps > 0
-                         ? fmt::format("{} {}/{} {:3.0f}%", progress.what, progress.step, progress.total_steps,
-                                       std::floor(100.0 * share))
-                         : fmt::format("{} {}", progress.what, progress.step);
+  const double share =
+      progress.total_steps > 0
+          ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.total_steps), 0.0, 1.0)
+          : 0.0;
+  const std::size_t step_width = std::to_string(progress.total_steps).size();  // parts must not jump while steps go by
+  std::string head = progress.total_steps > 0 ? fmt::format("{} {:>{}}/{} {:3.0f}%", progress.what, progress.step,
+                                                            step_width, progress.total_steps, std::floor(100.0 * share))
+                                              : fmt::format("{} {}", progress.what, progress.step);
   // The most telling parts come first: a narrow terminal loses the others.
   std::vector<std::string> parts;
   if (!std::isnan(progress.loss)) parts.push_back(fmt::format("loss {:.4f}", progress.loss));
   if (!std::isnan(seconds_left)) parts.push_back("ETA " + duration_text(seconds_left));
-  if (!std::isnan(progress.tokens_per_second)) parts.push_back(fmt::format("{:.0f} tokens/s", progress.tokens_per_second));
+  if (!std::isnan(progress.tokens_per_second))
+    parts.push_back(fmt::format("{:.0f} tokens/s", progress.tokens_per_second));
   if (width == 0) {
     for (const std::string& part : parts) head += "  " + part;
     return head;
@@ -83,7 +92,8 @@ std::string progress_text(const Progress& progress, double seconds_left, int wid
   if (progress.total_steps > 0 && free >= kNarrowestBar) {
     const int cells = std::min(free, kWidestBar);
     const int full = static_cast<int>(share * cells);
-    head += " [" + std::string(static_cast<std::size_t>(full), '#') + std::string(static_cast<std::size_t>(cells - full), '.') + "]";
+    head += " [" + std::string(static_cast<std::size_t>(full), '#') +
+            std::string(static_cast<std::size_t>(cells - full), '.') + "]";
   }
   return (head + tail).substr(0, room);
 }
@@ -142,7 +152,7 @@ void Console::line(const std::string& text) {
   if (options_.is_quiet) return;
   const std::lock_guard lock(mutex_);
   clear_bar();
-  std::fprintf(options_.file, "%s\n", text.c_str());
+  std::fprintf(options_.file, "%s\n", without_control_characters(text).c_str());
   if (shown_) draw(*shown_, options_.clock());
   std::fflush(options_.file);
 }

@@ -1,5 +1,5 @@
-// What a user sees while a run goes on, on standard error: a progress bar on a terminal, else a plain line now and then.
-// Called by the trainer through Console; ConsoleSink prints what is logged.
+// What a user sees while a run goes on, on standard error: a progress bar on a terminal, else a plain line now and
+// then. Called by the trainer through Console; ConsoleSink prints what is logged.
 #pragma once
 
 #include <cstdint>
@@ -16,18 +16,18 @@ namespace llmfp8 {
 
 struct Progress {
   std::int64_t step = 0;
-  std::int64_t total_steps = 0;  // 0: not known
+  std::int64_t total_steps = 0;                                         // 0: not known
   double loss = std::numeric_limits<double>::quiet_NaN();               // NaN: not shown
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();  // NaN: not shown
-  std::string what = "step";     // "step", "evaluation" …
+  std::string what = "step";                                            // "step", "evaluation" …
 };
 
 struct ConsoleOptions {
   std::FILE* file = stderr;
   bool is_quiet = false;
-  std::optional<bool> is_terminal;      // default: asks the file (TERM=dumb counts as none)
-  std::optional<int> width;             // default: COLUMNS, else the terminal, else 80; asked again at each drawing
-  std::function<double()> clock;        // seconds; default: the steady clock
+  std::optional<bool> is_terminal;  // default: asks the file (TERM=dumb counts as none)
+  std::optional<int> width;         // default: COLUMNS, else the terminal, else 80; asked again at each drawing
+  std::function<double()> clock;    // seconds; default: the steady clock
 };
 
 // Thread-safe. No control character is written unless the file is a terminal.
@@ -38,11 +38,11 @@ class Console {
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
 
-  // Draws at most ten times a second on a terminal, else a line every ten seconds; the last step always. Counting begins
-  // again when `what` changes.
+  // Draws at most ten times a second on a terminal, else a line every ten seconds; the last step always. Counting
+  // begins again when `what` changes.
   void update(const Progress& progress);
 
-  // A whole line (without its newline), above the bar.
+  // A whole line (without its last newline), above the bar. Control characters print as '?'.
   void line(const std::string& text);
 
   // Leaves the bar as it stands, with the cursor on a fresh line. Idempotent.
@@ -55,14 +55,15 @@ class Console {
   ConsoleOptions options_;
   bool is_terminal_ = false;
   std::mutex mutex_;
-  std::optional<Progress> shown_;      // the bar that stands on the terminal
+  std::optional<Progress> shown_;  // the bar that stands on the terminal
   std::string what_;
-  double start_time_ = 0.0;            // of counting
+  double start_time_ = 0.0;  // of counting
   std::int64_t start_step_ = 0;
   double last_draw_ = 0.0;
 };
 
-// One line per record: "step 50: Train/Loss 1.2345, Train/Perplexity 3.437, …", and every text. console outlives the sink.
+// One line per record: "step 50: Train/Loss 1.2345, Train/Perplexity 3.437, …", and every text. The console outlives
+// the sink.
 class ConsoleSink : public MetricsSink {
  public:
   explicit ConsoleSink(Console& console) : console_(console) {}

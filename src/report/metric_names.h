@@ -10,21 +10,21 @@ namespace llmfp8 {
 enum class MetricStyle { train_fp8, train_multi_gpu };
 
 struct MetricNames {
-  std::string_view loss;                          // token mean of the optimizer step
+  std::string_view loss;  // token mean of the optimizer step
   std::string_view perplexity;
   std::string_view learning_rate;
   std::string_view grad_norm;
   std::string_view step;
-  std::string_view progress;                      // 0 … 1
+  std::string_view progress;  // 0 … 1
   std::string_view step_time_s;
-  std::string_view time_per_step_ms;              // mean since the last log
+  std::string_view time_per_step_ms;  // mean since the last log
   std::string_view gpu_memory_mb;
   std::string_view gpu_memory_gb;
   std::string_view tokens_per_second;
   std::string_view supervised_tokens_per_second;
   std::string_view eta_s;
-  std::string_view utilisation;                   // 0 … 1, of the device's peak
-  std::string_view fp8_gemm_share;                // 0 … 1, of the floating-point operations in matrix products
+  std::string_view utilisation;     // 0 … 1, of the device's peak
+  std::string_view fp8_gemm_share;  // 0 … 1, of the floating-point operations in matrix products
 
   std::string_view eval_loss;
   std::string_view eval_perplexity;
@@ -32,7 +32,7 @@ struct MetricNames {
   std::string_view eval_epoch;
   std::string_view eval_step;
 
-  std::string_view stability_loss;                // the series under the stability report
+  std::string_view stability_loss;  // the series under the stability report
   std::string_view stability_gradient_norm;
   std::string_view stability_learning_rate;
 };

@@ -14,9 +14,14 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 double mean_of(std::span<const double> x) {
+  const auto n = static_cast<double>(x.size());
   double sum = 0.0;
   for (const double value : x) sum += value;
-  return sum / static_cast<double>(x.size());
+  const double mean = sum / n;
+  // Once more on what is left: a constant series must have a variance of 0, not of rounding errors.
+  double rest = 0.0;
+  for (const double value : x) rest += value - mean;
+  return mean + rest / n;
 }
 
 double central_moment(std::span<const double> x, double mean, int power) {
@@ -82,8 +87,7 @@ double half_ratio(std::span<const double> x) {
 // D'Agostino (1970): the skewness as a standard normal deviate. Formulas as in scipy.stats.skewtest.
 double skewness_z(double skewness, double n) {
   double y = skewness * std::sqrt((n + 1) * (n + 3) / (6.0 * (n - 2)));
-  const double beta2 =
-      3.0 * (n * n + 27 * n - 70) * (n + 1) * (n + 3) / ((n - 2.0) * (n + 5) * (n + 7) * (n + 9));
+  const double beta2 = 3.0 * (n * n + 27 * n - 70) * (n + 1) * (n + 3) / ((n - 2.0) * (n + 5) * (n + 7) * (n + 9));
   const double w2 = -1 + std::sqrt(2 * (beta2 - 1));
   const double delta = 1 / std::sqrt(0.5 * std::log(w2));
   const double alpha = std::sqrt(2.0 / (w2 - 1));
@@ -96,8 +100,8 @@ double kurtosis_z(double kurtosis, double n) {
   const double expected = 3.0 * (n - 1) / (n + 1);
   const double variance = 24.0 * n * (n - 2) * (n - 3) / ((n + 1) * (n + 1) * (n + 3) * (n + 5));
   const double x = (kurtosis - expected) / std::sqrt(variance);
-  const double sqrt_beta1 = 6.0 * (n * n - 5 * n + 2) / ((n + 7) * (n + 9)) *
-                            std::sqrt(6.0 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)));
+  const double sqrt_beta1 =
+      6.0 * (n * n - 5 * n + 2) / ((n + 7) * (n + 9)) * std::sqrt(6.0 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)));
   const double a = 6.0 + 8.0 / sqrt_beta1 * (2.0 / sqrt_beta1 + std::sqrt(1 + 4.0 / (sqrt_beta1 * sqrt_beta1)));
   const double term1 = 1 - 2 / (9.0 * a);
   const double denominator = 1 + x * std::sqrt(2 / (a - 4.0));

@@ -129,7 +129,8 @@ void TensorboardSink::write_record(std::string_view data) {
   put_fixed(record, masked_crc32c(record));
   record += data;
   put_fixed(record, masked_crc32c(data));
-  const bool is_written = std::fwrite(record.data(), 1, record.size(), file_) == record.size() && std::fflush(file_) == 0;
+  const bool is_written =
+      std::fwrite(record.data(), 1, record.size(), file_) == record.size() && std::fflush(file_) == 0;
   CHECK(is_written, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
 }
 

@@ -127,6 +127,11 @@ void apply_behavior(SplitBehavior behavior, std::vector<Part>& parts, std::vecto
   parts.swap(merged);
 }
 
+bool leaves_words_alone(const PretokenizerStep& step) {
+  const auto* byte_level = std::get_if<ByteLevelStep>(&step);
+  return byte_level != nullptr && !byte_level->add_prefix_space && byte_level->regex == nullptr;
+}
+
 // Splits one word; appends what becomes of it.
 template <typename Step>
 void split_word(const Step& step, std::string_view text, SplitBuffers& buffers, std::vector<Word>& out, std::size_t offset) {
@@ -156,6 +161,7 @@ void Pretokenizer::split(std::string_view text, std::vector<Word>& words) const 
   thread_local SplitBuffers buffers;
   words.assign(1, {0, text.size(), false});
   for (const PretokenizerStep& step : steps_) {
+    if (leaves_words_alone(step)) continue;
     buffers.words.clear();
     std::visit(
         [&](const auto& one) {

@@ -12,6 +12,8 @@ namespace {
 
 // PCRE2's own \s counts U+180E, which is white space neither for HF nor for Unicode.
 constexpr std::string_view kSpaces = "\\t-\\r\\x{85}\\p{Z}";
+constexpr std::string_view kSpaceClass = "[\\t-\\r\\x{85}\\p{Z}]";
+constexpr std::string_view kNonSpaceClass = "[^\\t-\\r\\x{85}\\p{Z}]";
 
 class Translator {
  public:
@@ -74,12 +76,12 @@ class Translator {
     const char c = in_[at_ + 1];
     switch (c) {
       case 's':
-        out_ += in_class_ ? std::string(kSpaces) : "[" + std::string(kSpaces) + "]";
+        out_ += in_class_ ? kSpaces : kSpaceClass;
         at_ += 2;
         return;
       case 'S':
         if (in_class_) refuse("\\S inside [ ]");
-        out_ += "[^" + std::string(kSpaces) + "]";
+        out_ += kNonSpaceClass;
         at_ += 2;
         return;
       case 'd': return category("Nd", false, 2);
@@ -111,8 +113,8 @@ class Translator {
              "\" (of the categories, L Lu Ll Lt Lm Lo M N Nd Nl No P Z are known)");
     }
     if (in_class_ && negated) refuse("a negated category inside [ ]");
-    if (!in_class_) out_ += negated ? "[^" : "[";
-    out_ += "\\p{" + std::string(name) + "}";
+    if (!in_class_) out_.append(negated ? std::string_view("[^") : std::string_view("["));
+    out_.append("\\p{").append(name).append("}");
     if (extra) {
       for (const CodeRange& range : *extra) {
         out_ += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", std::uint32_t{range.first}, std::uint32_t{range.last});

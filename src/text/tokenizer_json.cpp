@@ -261,7 +261,7 @@ TokenizerParts parse_tokenizer(std::string_view json, const std::string& origin)
   const nlohmann::json document = parse_json(json, origin);
   const JsonReader root(document, origin);
   // "truncation" and "padding" are what a program left there; transformers does not apply them to a text either.
-  TokenizerParts parts{parse_model(root.at("model")), {}, {}, {}, {}, {}};
+  TokenizerParts parts(parse_model(root.at("model")));
   parts.normalizer = Normalizer(has_nfc(root.at("normalizer")) ? NormalizerKind::nfc : NormalizerKind::none);
   std::vector<PretokenizerStep> steps;
   parse_pretokenizer(root.at("pre_tokenizer"), steps);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "text/added_tokens.h"
@@ -14,6 +15,8 @@
 namespace llmfp8 {
 
 struct TokenizerParts {
+  explicit TokenizerParts(BpeModel model_in) : model(std::move(model_in)) {}
+
   BpeModel model;
   Normalizer normalizer;
   Pretokenizer pretokenizer;

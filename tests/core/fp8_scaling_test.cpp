@@ -39,8 +39,8 @@ void expect_same_bits(const std::vector<float>& got, const json& want, const std
 void run_delayed_case(const json& sequences, const json& item) {
   const std::string sequence = item.at("sequence"), format = item.at("format"), algo = item.at("algo");
   const int length = item.at("history_len"), margin = item.at("margin");
-  const std::string what = sequence + " length " + std::to_string(length) + " " + algo + " margin " +
-                           std::to_string(margin) + " " + format;
+  const std::string what =
+      sequence + " length " + std::to_string(length) + " " + algo + " margin " + std::to_string(margin) + " " + format;
   const auto algorithm = algo == "max" ? AmaxAlgorithm::max : AmaxAlgorithm::most_recent;
   const json& amaxes = sequences.at(sequence).at("amax_bits");
   std::vector<float> history(static_cast<std::size_t>(length), 0.0f), scales;
@@ -50,11 +50,13 @@ void run_delayed_case(const json& sequences, const json& item) {
     scale = delayed_scale_update(history.data(), length, algorithm, max_of(format), margin, scale);
     scales.push_back(scale);
     if (item.contains("history_bits")) {
-      expect_same_bits(history, item.at("history_bits").at(step), what + ", history after step " + std::to_string(step));
+      expect_same_bits(history, item.at("history_bits").at(step),
+                       what + ", history after step " + std::to_string(step));
     }
   }
   expect_same_bits(scales, item.at("scale_bits"), what + ", scales");
-  if (item.contains("final_history_bits")) expect_same_bits(history, item.at("final_history_bits"), what + ", last history");
+  if (item.contains("final_history_bits"))
+    expect_same_bits(history, item.at("final_history_bits"), what + ", last history");
 }
 
 TEST(DelayedScaling, EveryFusedTraceOfTheGolden) {
@@ -108,7 +110,8 @@ struct Block {
 void check_block(const std::vector<bf16>& x, Block block, DType format, std::uint8_t want_scale,
                  const std::vector<std::uint8_t>& want_codes, const std::string& what) {
   float amax = 0.0f;
-  for (std::size_t i = 0; i < 32; ++i) amax = amax_combine(amax, std::fabs(to_float(x[block.begin + i * block.stride])));
+  for (std::size_t i = 0; i < 32; ++i)
+    amax = amax_combine(amax, std::fabs(to_float(x[block.begin + i * block.stride])));
   const std::uint8_t scale = mx_scale_code(amax, fp8_max(format));
   ASSERT_EQ(int{scale}, int{want_scale}) << what << ", block at " << block.begin << ", amax " << amax;
   for (std::size_t i = 0; i < 32; ++i) {
@@ -131,11 +134,14 @@ TEST(Mxfp8, EveryBlockOfTheGoldenInBothDirections) {
     ++matrices;
     const std::string stem = name.substr(0, name.size() - 2);
     const auto x = golden.read<bf16>(name);  // [rows, cols]
-    const auto rows = static_cast<std::size_t>(golden.shape(name)[0]), cols = static_cast<std::size_t>(golden.shape(name)[1]);
+    const auto rows = static_cast<std::size_t>(golden.shape(name)[0]),
+               cols = static_cast<std::size_t>(golden.shape(name)[1]);
     for (const auto& [format, format_name] : {std::pair{DType::e4m3, "e4m3"}, std::pair{DType::e5m2, "e5m2"}}) {
       const std::string row = stem + "." + format_name + ".row", col = stem + "." + format_name + ".col";
-      const auto row_codes = golden.read<std::uint8_t>(row + ".codes"), row_scales = golden.read<std::uint8_t>(row + ".scales");
-      const auto col_codes = golden.read<std::uint8_t>(col + ".codes"), col_scales = golden.read<std::uint8_t>(col + ".scales");
+      const auto row_codes = golden.read<std::uint8_t>(row + ".codes"),
+                 row_scales = golden.read<std::uint8_t>(row + ".scales");
+      const auto col_codes = golden.read<std::uint8_t>(col + ".codes"),
+                 col_scales = golden.read<std::uint8_t>(col + ".scales");
       for (std::size_t block = 0; block < row_scales.size(); ++block) {
         check_block(x, {block * 32, 1}, format, row_scales[block], row_codes, row);
       }

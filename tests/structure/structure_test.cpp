@@ -32,7 +32,8 @@ TEST(Structure, NoFileNamesOneMachineOrARegistry) { EXPECT_EQ(violations(machine
 
 TEST(Structure, TheRepositoryIsRead) {
   const std::vector<std::string> files = source_files(testing::source_dir());
-  for (const char* path : {"src/core/tensor.h", "README.md", "tools/setup.sh", ".ci/run", "tests/structure/rules.cpp"}) {
+  for (const char* path :
+       {"src/core/tensor.h", "README.md", "tools/setup.sh", ".ci/run", "tests/structure/rules.cpp"}) {
     EXPECT_NE(std::find(files.begin(), files.end(), path), files.end()) << path;
   }
 }

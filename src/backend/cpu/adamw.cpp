@@ -1,25 +1,18 @@
 // AdamW on the CPU: elements go through in chunks of 256, aligned in the whole parameter, that stay in the first cache:
-// decode to fp32, draw random bits, update, encode. Each stage is a loop over a chunk that the compiler vectorises.
+// decode to fp32, draw random bits, update, encode. Each stage is a loop over a chunk that the compiler vectorises; for
+// the square root and the selects it needs -fno-math-errno and -fno-trapping-math, which change no result (3x faster).
 #include "backend/cpu/adamw.h"
 
 #include <algorithm>
 
+#include "backend/cpu/simd.h"
 #include "core/adamw_math.h"
 #include "core/thread_pool.h"
-
-// Clones for AVX2 and AVX-512, chosen at load time. Sanitizers instrument the chooser before they are set up.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(LLMFP8_SANITIZED)
-#define LLMFP8_ADAMW_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), optimize("no-math-errno")))
-#else
-#define LLMFP8_ADAMW_CLONES
-#endif
-#define LLMFP8_ADAMW_INLINE [[gnu::always_inline]] inline
 
 namespace llmfp8::cpu {
 namespace {
 
-constexpr int kChunk = 256;
-static_assert(kChunk == kMomentBlock);
+constexpr int kChunkSize = kMomentBlock;
 
 struct Job {
   const AdamwArgs& args;
@@ -35,8 +28,8 @@ struct Chunk {
 };
 
 // random[i]: 16 bits for element `first + i` of the parameter; first is a multiple of 256.
-LLMFP8_ADAMW_INLINE void draw(const Job& job, RoundingStream stream, std::uint64_t first, std::uint16_t* __restrict random) {
-  constexpr int kCalls = kChunk / 8;
+LLMFP8_INLINE void draw(const Job& job, RoundingStream stream, std::uint64_t first, std::uint16_t* __restrict random) {
+  constexpr int kCalls = kChunkSize / 8;
   std::uint32_t c0[kCalls], c1[kCalls], c2[kCalls], c3[kCalls];
   const std::uint64_t high = rounding_counter_high(job.args.param_index, stream);
   // first / 8 is a multiple of 32, so the low word of the counter does not carry.
@@ -47,7 +40,8 @@ LLMFP8_ADAMW_INLINE void draw(const Job& job, RoundingStream stream, std::uint64
     c3[i] = static_cast<std::uint32_t>(high >> 32);
   }
   // philox4x32 of core/rng.h, 32 calls side by side.
-  std::uint32_t k0 = static_cast<std::uint32_t>(job.rounding_key), k1 = static_cast<std::uint32_t>(job.rounding_key >> 32);
+  std::uint32_t k0 = static_cast<std::uint32_t>(job.rounding_key);
+  std::uint32_t k1 = static_cast<std::uint32_t>(job.rounding_key >> 32);
   for (int round = 0; round < 10; ++round) {
     for (int i = 0; i < kCalls; ++i) {
       const std::uint64_t p0 = static_cast<std::uint64_t>(0xD2511F53u) * c0[i];
@@ -60,38 +54,30 @@ LLMFP8_ADAMW_INLINE void draw(const Job& job, RoundingStream stream, std::uint64
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
+  // Little endian: the low half of a word lies first, which is the order of rounding_bits.
+  static_assert(std::endian::native == std::endian::little);
+  std::uint32_t words[4 * kCalls];
   for (int i = 0; i < kCalls; ++i) {
-    random[8 * i + 0] = static_cast<std::uint16_t>(c0[i]);
-    random[8 * i + 1] = static_cast<std::uint16_t>(c0[i] >> 16);
-    random[8 * i + 2] = static_cast<std::uint16_t>(c1[i]);
-    random[8 * i + 3] = static_cast<std::uint16_t>(c1[i] >> 16);
-    random[8 * i + 4] = static_cast<std::uint16_t>(c2[i]);
-    random[8 * i + 5] = static_cast<std::uint16_t>(c2[i] >> 16);
-    random[8 * i + 6] = static_cast<std::uint16_t>(c3[i]);
-    random[8 * i + 7] = static_cast<std::uint16_t>(c3[i] >> 16);
+    words[4 * i + 0] = c0[i];
+    words[4 * i + 1] = c1[i];
+    words[4 * i + 2] = c2[i];
+    words[4 * i + 3] = c3[i];
   }
+  std::memcpy(random, words, sizeof words);
 }
 
-LLMFP8_ADAMW_INLINE void decode_bf16(const bf16* __restrict from, int count, float* __restrict to) {
-  for (int i = 0; i < count; ++i) to[i] = to_float(from[i]);
-}
-
-LLMFP8_ADAMW_INLINE void encode_bf16_nearest(const float* __restrict from, int count, bf16* __restrict to) {
-  for (int i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
-}
-
-LLMFP8_ADAMW_INLINE void encode_bf16_stochastic(const float* __restrict from, const std::uint16_t* __restrict random, int count,
-                                                bf16* __restrict to) {
+LLMFP8_INLINE void encode_bf16_stochastic(const float* __restrict from, const std::uint16_t* __restrict random,
+                                          int count, bf16* __restrict to) {
   for (int i = 0; i < count; ++i) to[i] = to_bf16_stochastic(from[i], random[i]);
 }
 
-LLMFP8_ADAMW_INLINE void join(const std::uint16_t* __restrict hi, const std::uint16_t* __restrict lo, int count,
-                              float* __restrict to) {
+LLMFP8_INLINE void join(const std::uint16_t* __restrict hi, const std::uint16_t* __restrict lo, int count,
+                        float* __restrict to) {
   for (int i = 0; i < count; ++i) to[i] = join_master(SplitFloat{hi[i], lo[i]});
 }
 
-LLMFP8_ADAMW_INLINE void split(const float* __restrict from, int count, std::uint16_t* __restrict hi,
-                               std::uint16_t* __restrict lo) {
+LLMFP8_INLINE void split(const float* __restrict from, int count, std::uint16_t* __restrict hi,
+                         std::uint16_t* __restrict lo) {
   for (int i = 0; i < count; ++i) {
     const SplitFloat both = split_master(from[i]);
     hi[i] = both.hi;
@@ -99,8 +85,8 @@ LLMFP8_ADAMW_INLINE void split(const float* __restrict from, int count, std::uin
   }
 }
 
-// Largest magnitude that is not NaN. Patterns of magnitudes order like integers, and integer maxima vectorise.
-LLMFP8_ADAMW_INLINE float largest(const float* __restrict x, int count) {
+// Largest magnitude that is not NaN. Patterns of magnitudes order like integers, and maxima of signed ones vectorise.
+LLMFP8_INLINE float largest(const float* __restrict x, int count) {
   std::int32_t max = 0;
   for (int i = 0; i < count; ++i) {
     const std::int32_t bits = std::bit_cast<std::int32_t>(x[i]) & 0x7FFFFFFF;
@@ -110,17 +96,17 @@ LLMFP8_ADAMW_INLINE float largest(const float* __restrict x, int count) {
   return std::bit_cast<float>(max);
 }
 
-LLMFP8_ADAMW_INLINE void update(const AdamwFactors& factors, const float* __restrict grad, int count, float* __restrict param,
-                                float* __restrict m, float* __restrict v) {
+LLMFP8_INLINE void update(const AdamwFactors& factors, const float* __restrict grad, int count, float* __restrict param,
+                          float* __restrict m, float* __restrict v) {
   const AdamwFactors f = factors;
   for (int i = 0; i < count; ++i) adamw_element(f, grad[i], param[i], m[i], v[i]);
 }
 
 // One moment (m or v) of a chunk as fp32: in place, or decoded into `room`.
-LLMFP8_ADAMW_INLINE float* load_moment(const Tensor& moment, const Tensor& scale, bool is_v, Chunk chunk, float* room) {
+LLMFP8_INLINE float* load_moment(const Tensor& moment, const Tensor& scale, bool is_v, Chunk chunk, float* room) {
   if (moment.dtype == DType::f32) return moment.as<float>() + chunk.begin;
   if (moment.dtype == DType::bf16) {
-    decode_bf16(moment.as<bf16>() + chunk.begin, chunk.count, room);
+    load(moment.as<bf16>() + chunk.begin, room, chunk.count);
     return room;
   }
   const std::uint8_t* __restrict codes = moment.as<std::uint8_t>() + chunk.begin;
@@ -133,12 +119,12 @@ LLMFP8_ADAMW_INLINE float* load_moment(const Tensor& moment, const Tensor& scale
   return room;
 }
 
-LLMFP8_ADAMW_INLINE void store_moment(const Job& job, bool is_v, Chunk chunk, const float* __restrict values,
-                                      std::uint16_t* __restrict random) {
+LLMFP8_INLINE void store_moment(const Job& job, bool is_v, Chunk chunk, const float* __restrict values,
+                                std::uint16_t* __restrict random) {
   const Tensor& moment = is_v ? job.args.v : job.args.m;
   if (moment.dtype == DType::f32) return;
   if (moment.dtype == DType::bf16 && !job.args.stochastic_rounding) {
-    encode_bf16_nearest(values, chunk.count, moment.as<bf16>() + chunk.begin);
+    store(values, moment.as<bf16>() + chunk.begin, chunk.count);
     return;
   }
   const std::uint64_t element = job.args.element_offset + static_cast<std::uint64_t>(chunk.begin);
@@ -158,47 +144,49 @@ LLMFP8_ADAMW_INLINE void store_moment(const Job& job, bool is_v, Chunk chunk, co
   }
 }
 
-LLMFP8_ADAMW_INLINE float* load_param(const AdamwArgs& args, Chunk chunk, float* room) {
+LLMFP8_INLINE float* load_param(const AdamwArgs& args, Chunk chunk, float* room) {
   if (args.param.dtype == DType::f32) return args.param.as<float>() + chunk.begin;
   if (args.remainder.defined()) {
-    join(args.param.as<std::uint16_t>() + chunk.begin, args.remainder.as<std::uint16_t>() + chunk.begin, chunk.count, room);
+    join(args.param.as<std::uint16_t>() + chunk.begin, args.remainder.as<std::uint16_t>() + chunk.begin, chunk.count,
+         room);
   } else {
-    decode_bf16(args.param.as<bf16>() + chunk.begin, chunk.count, room);
+    load(args.param.as<bf16>() + chunk.begin, room, chunk.count);
   }
   return room;
 }
 
-LLMFP8_ADAMW_INLINE void store_param(const Job& job, Chunk chunk, const float* values, std::uint16_t* random) {
+LLMFP8_INLINE void store_param(const Job& job, Chunk chunk, const float* values, std::uint16_t* random) {
   const AdamwArgs& args = job.args;
   if (args.param.dtype == DType::f32) return;
   if (args.remainder.defined()) {
-    split(values, chunk.count, args.param.as<std::uint16_t>() + chunk.begin, args.remainder.as<std::uint16_t>() + chunk.begin);
+    split(values, chunk.count, args.param.as<std::uint16_t>() + chunk.begin,
+          args.remainder.as<std::uint16_t>() + chunk.begin);
   } else if (args.stochastic_rounding) {
     const std::uint64_t element = args.element_offset + static_cast<std::uint64_t>(chunk.begin);
     draw(job, RoundingStream::param, element - static_cast<std::uint64_t>(chunk.lane), random);
     encode_bf16_stochastic(values, random + chunk.lane, chunk.count, args.param.as<bf16>() + chunk.begin);
   } else {
-    encode_bf16_nearest(values, chunk.count, args.param.as<bf16>() + chunk.begin);
+    store(values, args.param.as<bf16>() + chunk.begin, chunk.count);
   }
 }
 
 // Chunks [first, last) of the parameter's aligned grid, cut to the elements that the arguments hold.
-LLMFP8_ADAMW_CLONES void update_chunks(const Job& job, std::int64_t first, std::int64_t last) {
-  alignas(64) float param_room[kChunk], grad_room[kChunk], m_room[kChunk], v_room[kChunk];
-  alignas(64) std::uint16_t random[kChunk];
+LLMFP8_CLONES void update_chunks(const Job& job, std::int64_t first, std::int64_t last) {
+  alignas(64) float param_room[kChunkSize], grad_room[kChunkSize], m_room[kChunkSize], v_room[kChunkSize];
+  alignas(64) std::uint16_t random[kChunkSize];
   const AdamwArgs& args = job.args;
   const std::int64_t n = args.param.numel();
-  const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunk);
+  const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunkSize);
   for (std::int64_t index = first; index < last; ++index) {
-    const std::int64_t begin = std::max<std::int64_t>(0, index * kChunk - lead);
-    const std::int64_t end = std::min(n, (index + 1) * kChunk - lead);
-    const Chunk chunk{begin, static_cast<int>(end - begin), static_cast<int>(begin + lead - index * kChunk)};
+    const std::int64_t begin = std::max<std::int64_t>(0, index * kChunkSize - lead);
+    const std::int64_t end = std::min(n, (index + 1) * kChunkSize - lead);
+    const Chunk chunk{begin, static_cast<int>(end - begin), static_cast<int>(begin + lead - index * kChunkSize)};
 
     const float* grad = grad_room;
     if (args.grad.dtype == DType::f32) {
       grad = args.grad.as<float>() + begin;
     } else {
-      decode_bf16(args.grad.as<bf16>() + begin, chunk.count, grad_room);
+      load(args.grad.as<bf16>() + begin, grad_room, chunk.count);
     }
     float* param = load_param(args, chunk, param_room);
     float* m = load_moment(args.m, args.m_scale, false, chunk, m_room);
@@ -216,10 +204,12 @@ void adamw(const AdamwArgs& args) {
   const StepScalars& scalars = *args.scalars;
   if (scalars.step_ok == 0) return;
   CHECK(args.m.dtype != DType::u8 || args.element_offset % kMomentBlock == 0,
-        "adamw: a piece with 8-bit state begins at element {}, a multiple of {} wanted", args.element_offset, kMomentBlock);
-  const Job job{args, adamw_factors(AdamwHyper{args.beta1, args.beta2, args.eps, args.weight_decay}, scalars), scalars.rounding_key};
-  const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunk);
-  const std::int64_t chunks = (args.param.numel() + lead + kChunk - 1) / kChunk;
+        "adamw: a piece with 8-bit state begins at element {}, a multiple of {} wanted", args.element_offset,
+        kMomentBlock);
+  const Job job{args, adamw_factors(AdamwHyper{args.beta1, args.beta2, args.eps, args.weight_decay}, scalars),
+                scalars.rounding_key};
+  const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunkSize);
+  const std::int64_t chunks = (args.param.numel() + lead + kChunkSize - 1) / kChunkSize;
   if (args.param.numel() == 0) return;
   constexpr std::int64_t kGrainChunks = 64;  // below 16384 elements a second thread costs more than it brings
   parallel_for(chunks, kGrainChunks, [&](std::int64_t first, std::int64_t last) { update_chunks(job, first, last); });

@@ -1,4 +1,4 @@
-#include "cli/tables.h"
+#include "report/text_table.h"
 
 #include <unistd.h>
 
@@ -35,12 +35,9 @@ std::string without_trailing_blanks(std::string line) {
 TableStyle style_of_stdout() { return isatty(STDOUT_FILENO) ? TableStyle::lines : TableStyle::plain; }
 
 void TextTable::add_row(std::vector<std::string> cells) {
-  CHECK(!cells.empty() && cells.size() == columns_.size(), "a table row of {} cells, {} columns", cells.size(), columns_.size());
-  for (std::string& cell : cells) {
-    for (char& c : cell) {
-      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-    }
-  }
+  CHECK(!cells.empty() && cells.size() == columns_.size(), "a table row of {} cells, {} columns", cells.size(),
+        columns_.size());
+  for (std::string& cell : cells) cell = one_line(std::move(cell));
   rows_.push_back(std::move(cells));
 }
 
@@ -76,10 +73,17 @@ std::string TextTable::text(TableStyle style) const {
   out += cells([&](std::size_t i) -> const std::string& { return columns_[i].title; });
   out += rule(g.left, g.cross, g.right);
   for (const auto& row : rows_) {
-    out += row.empty() ? rule(g.left, g.cross, g.right) : cells([&](std::size_t i) -> const std::string& { return row[i]; });
+    out += row.empty() ? rule(g.left, g.cross, g.right)
+                       : cells([&](std::size_t i) -> const std::string& { return row[i]; });
   }
   if (style == TableStyle::lines) out += rule(g.bottom_left, g.bottom, g.bottom_right);
   return out;
+}
+
+std::string one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
+  return text;
 }
 
 std::size_t display_width(std::string_view text) {

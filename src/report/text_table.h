@@ -1,4 +1,4 @@
-// Small text tables (recipe, memory, supported models) and wrapping of text. Called by the mains' helpers and by --help.
+// Small text tables (recipe, memory, supported models) and wrapping of text. Called by whoever prints one, and by --help.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +25,16 @@ class TextTable {
 
   void add_row(std::vector<std::string> cells);  // as many as columns
   void add_rule();                               // a line between rows (before a total, say)
-  std::string text(TableStyle style) const;      // ends with a newline; a line break or control character in a cell prints as '?'
+  std::string text(
+      TableStyle style) const;  // ends with a newline; a line break or control character in a cell prints as '?'
 
  private:
   std::vector<Column> columns_;
-  std::vector<std::vector<std::string>> rows_;   // an empty row is a rule
+  std::vector<std::vector<std::string>> rows_;  // an empty row is a rule
 };
+
+// Control characters as '?', so that a user's value cannot break a line or move a terminal's cursor.
+std::string one_line(std::string text);
 
 // Code points of UTF-8 text: what it takes on a terminal, for text without wide or combining characters.
 std::size_t display_width(std::string_view text);

@@ -1,0 +1,147 @@
+// Opens the oneDNN module and multiplies through it; and chooses the engine of this process. Used by gemm.cpp.
+#include <dlfcn.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/onednn/onednn_module.h"
+#include "core/bf16.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/thread_pool.h"
+
+namespace llmfp8::cpu {
+namespace {
+
+constexpr const char* kModule = "libllmfp8_onednn.so";
+
+struct Module {
+  Llmfp8OnednnRun run = nullptr;
+  std::string version;
+  std::string why_not;
+};
+
+// Beside the program (bundle: bin/ and lib/), in the folder of this build, or where LLMFP8_LIB_DIR says.
+std::vector<std::string> candidates() {
+  std::vector<std::string> paths;
+  if (const char* folder = std::getenv("LLMFP8_LIB_DIR")) paths.push_back(std::string(folder) + "/" + kModule);
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    paths.push_back((program.parent_path() / kModule).string());
+    paths.push_back((program.parent_path().parent_path() / "lib" / kModule).string());
+  }
+  paths.push_back(std::string(LLMFP8_BUILD_LIB_DIR) + "/" + kModule);
+  return paths;
+}
+
+Module open_module() {
+  Module module;
+  void* handle = nullptr;
+  module.why_not = std::string(kModule) + " was not built or not found";
+  for (const std::string& path : candidates()) {
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) continue;
+    handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle != nullptr) break;
+    module.why_not = dlerror();
+  }
+  if (handle == nullptr) return module;
+  const auto abi = reinterpret_cast<Llmfp8OnednnAbiVersion>(dlsym(handle, "llmfp8_onednn_abi"));
+  const auto describe = reinterpret_cast<Llmfp8OnednnDescribe>(dlsym(handle, "llmfp8_onednn_describe"));
+  const auto run = reinterpret_cast<Llmfp8OnednnRun>(dlsym(handle, "llmfp8_onednn_matmul"));
+  char text[256] = {};
+  if (abi == nullptr || describe == nullptr || run == nullptr || abi() != kLlmfp8OnednnAbi) {
+    module.why_not = std::string(kModule) + " is of another build";
+  } else if (describe(text, sizeof text) != 0) {
+    module.why_not = text;
+  } else {
+    module.run = run;
+    module.version = text;
+  }
+  return module;
+}
+
+const Module& module() {
+  static const Module opened = open_module();
+  return opened;
+}
+
+class OnednnMatmul : public MatmulEngine {
+ public:
+  explicit OnednnMatmul(DType images) : images_(images) {}
+
+  std::string describe() const override { return module().version + ", " + std::string(name(images_)); }
+  DType image_dtype() const override { return images_; }
+
+  void run(const Matmul& call) const override {
+    num_threads();  // the first call sets OpenMP's count, which oneDNN follows
+    const Llmfp8OnednnMatmul raw{call.m,   call.n,   call.k,   call.a,           call.b,           call.c,          call.lda,
+                                 call.ldb, call.ldc, call.a_transposed, call.b_transposed, call.accumulate, call.in == DType::bf16,
+                                 call.out == DType::bf16};
+    char message[256] = {};
+    CHECK(module().run(&raw, message, sizeof message) == 0, "oneDNN: product of [{}, {}] and [{}, {}] in {}: {}", call.m, call.k,
+          call.k, call.n, name(call.in), message);
+  }
+
+ private:
+  DType images_;
+};
+
+// Seconds of the best of three small products; infinity where the type is not supported.
+double seconds(const MatmulEngine& engine, DType type) {
+  constexpr std::int64_t kSize = 384;
+  const std::vector<float> a(kSize * kSize), b(kSize * kSize);  // zeros serve as both types
+  std::vector<float> c(kSize * kSize);
+  double best = 1e30;
+  try {
+    for (int i = 0; i < 4; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      engine.run({kSize, kSize, kSize, a.data(), kSize, false, b.data(), kSize, false, c.data(), kSize, false, type, DType::f32});
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      if (i > 0) best = std::min(best, took.count());
+    }
+  } catch (const Error&) {
+    return 1e30;
+  }
+  return best;
+}
+
+std::unique_ptr<MatmulEngine> choose() {
+  const char* text = std::getenv("LLMFP8_CPU_MATMUL");
+  const std::string forced = text != nullptr ? text : "";
+  CHECK(forced.empty() || forced == "bf16" || forced == "f32" || forced == "portable",
+        "LLMFP8_CPU_MATMUL={}: wanted bf16, f32 or portable", forced);
+  if (forced == "portable") return create_portable_matmul();
+  std::string why_not;
+  auto f32 = create_onednn_matmul(DType::f32, &why_not);
+  if (f32 == nullptr) {
+    CHECK(forced.empty(), "LLMFP8_CPU_MATMUL={}: {}", forced, why_not);
+    log::info("matrix products: own loops, several times slower than oneDNN ({})", why_not);
+    return create_portable_matmul();
+  }
+  if (forced == "f32") return f32;
+  if (forced.empty() && seconds(*f32, DType::bf16) > seconds(*f32, DType::f32)) return f32;
+  return create_onednn_matmul(DType::bf16, &why_not);
+}
+
+}  // namespace
+
+std::unique_ptr<MatmulEngine> create_onednn_matmul(DType images, std::string* why_not) {
+  if (module().run == nullptr) {
+    *why_not = module().why_not;
+    return nullptr;
+  }
+  return std::make_unique<OnednnMatmul>(images);
+}
+
+const MatmulEngine& matmul_engine() {
+  static const std::unique_ptr<MatmulEngine> engine = choose();
+  return *engine;
+}
+
+}  // namespace llmfp8::cpu

@@ -1,0 +1,75 @@
+#include "cli/run_training.h"
+
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+
+#include "cli/run_config.h"
+#include "core/log.h"
+#include "report/tensorboard.h"
+#include "train/interrupt.h"
+#include "train/trainer.h"
+
+namespace llmfp8 {
+namespace {
+
+// The folder below --log_dir: the run's name where it has one, else when it began.
+std::string run_name(const RunConfig& config) {
+  if (!config.wandb_run_name.empty()) {
+    std::string name = config.wandb_run_name;
+    for (char& c : name)
+      if (c == '/' || c == '\\') c = '_';
+    return name == "." || name == ".." ? "run" : name;
+  }
+  char text[32];
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  std::strftime(text, sizeof(text), "%Y%m%d-%H%M%S", &local);
+  return text;
+}
+
+void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
+  Metrics& metrics = trainer.metrics();
+  metrics.add(std::make_unique<ConsoleSink>(console));
+  metrics.add(std::make_unique<JsonlSink>(trainer.folder().metrics_file(), FileMode::replace));
+  metrics.add(std::make_unique<SummarySink>(trainer.folder().summary_file()));
+  metrics.add(std::make_unique<TensorboardSink>(std::filesystem::path(config.log_dir) / run_name(config)));
+  if (config.use_wandb) {
+    log::warning("--use_wandb: W&B is not built yet; the same values are written to {} and TensorBoard",
+                 trainer.folder().metrics_file().string());
+  }
+}
+
+int run(Program program, int argc, const char* const* argv) {
+  const CommandLine command = parse_command_line(program, argc, argv);
+  if (command.print) {
+    std::fputs(command.print->c_str(), stdout);
+    return 0;
+  }
+  log::set_quiet(command.config.quiet);
+  ConsoleOptions options;
+  options.is_quiet = command.config.quiet;
+  Console console(options);
+  Trainer trainer(command.config, flags_to_json(command.config), console);
+  add_sinks(trainer, command.config, console);
+  trainer.run();
+  return interrupted() ? 128 + interrupt_signal() : 0;
+}
+
+}  // namespace
+
+int training_main(Program program, int argc, const char* const* argv) {
+  try {
+    return run(program, argc, argv);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return error.kind() == ErrorKind::usage ? 2 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace llmfp8

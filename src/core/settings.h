@@ -1,0 +1,35 @@
+// Choices that both a run's configuration and the code that acts on them name.
+#pragma once
+
+#include <cstdint>
+
+namespace llmfp8 {
+
+// What the backward pass computes again instead of keeping it. Each level includes the ones before.
+enum class Recompute : std::uint8_t {
+  none,
+  norm_swiglu,  // outputs of both norms and of SwiGLU
+  mlp,          // and gate_up
+  block,        // everything but the residual stream that enters the layer
+};
+
+// How AdamW keeps its moments: fp32; bf16 rounded stochastically; 8-bit codes with a scale per 256 elements.
+enum class OptimState : std::uint8_t { fp32, bf16, eight_bit };
+
+// How a bf16 weight takes an update smaller than its last bit. exact: 16 remainder bits beside it make it an fp32 master.
+// stochastic: no remainder, rounded stochastically. python: no remainder, weight and bf16 state rounded to nearest even as
+// the Python stack does: small updates are lost.
+enum class WeightUpdate : std::uint8_t { exact, stochastic, python };
+
+// Where delayed scaling begins. calibrate: one micro-batch in just-in-time scaling fills the empty amax histories. te:
+// scales start at 1, as in Transformer Engine.
+enum class Fp8Start : std::uint8_t { calibrate, te };
+
+// After a linear warm-up.
+enum class LrScheduler : std::uint8_t { linear, cosine, constant };
+
+// Which tokens are learnt. all: every token but the first, which nothing predicts. completion: the assistants' turns, the
+// completion, or all of a plain text.
+enum class LossOn : std::uint8_t { all, completion };
+
+}  // namespace llmfp8

@@ -1,0 +1,42 @@
+// The device's copy of a micro-batch: allocated once for the largest capacity, filled for each batch.
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.h"
+#include "core/batch.h"
+#include "data/batch_loader.h"
+
+namespace llmfp8 {
+
+// What batches may look like; it fixes the memory plan.
+struct BatchLimits {
+  std::vector<std::int64_t> capacities;  // ascending, multiples of 128
+  std::int64_t max_docs = 0;
+  std::int32_t max_doc_tokens = 0;
+
+  bool empty() const { return capacities.empty(); }
+  static BatchLimits of(const BatchLoader& loader) {
+    return {loader.capacities(), loader.max_docs(), loader.max_doc_tokens()};
+  }
+};
+
+class DeviceBatch {
+ public:
+  DeviceBatch(const BatchLimits& limits, Backend& backend);
+
+  // A view of the first `capacity` positions; the contents are those of the last upload.
+  Batch view(std::int64_t capacity) const;
+  // Copies the arrays and returns the view of batch.capacity. Throws where the batch is outside the limits.
+  Batch upload(const HostBatch& batch, Stream& stream);
+
+  std::size_t bytes() const { return buffer_.bytes(); }
+
+ private:
+  BatchLimits limits_;
+  Backend& backend_;
+  Buffer buffer_;
+  Batch whole_;
+};
+
+}  // namespace llmfp8

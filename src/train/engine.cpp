@@ -1,0 +1,232 @@
+#include "train/engine.h"
+
+#include <cmath>
+
+#include "backend/plan/plan_ops.h"
+#include "params/load.h"
+
+namespace llmfp8 {
+namespace {
+
+std::string micro_step_phase(std::int64_t capacity) { return fmt::format("micro-step of {} tokens", capacity); }
+std::string evaluate_phase(std::int64_t capacity) { return fmt::format("evaluation of {} tokens", capacity); }
+
+std::vector<OptimizedParam> optimized_params(const LocalParamStore& params, DecayRule rule) {
+  std::vector<OptimizedParam> list;
+  for (const ParamSpec& spec : params.table().params()) {
+    const bool decay = rule == DecayRule::everything || !spec.is_bias_or_norm;
+    list.push_back({spec.name, params.weight(spec.index), decay, static_cast<std::uint32_t>(spec.index)});
+  }
+  return list;
+}
+
+// A phase of the arena that is abandoned when an exception passes, so that the engine can be used again.
+class Phase {
+ public:
+  Phase(Arena& arena, const std::string& name) : arena_(arena) { arena_.begin_phase(name); }
+  ~Phase() {
+    if (!done_) arena_.abandon_phase();
+  }
+  void end() {
+    arena_.end_phase();
+    done_ = true;
+  }
+
+ private:
+  Arena& arena_;
+  bool done_ = false;
+};
+
+}  // namespace
+
+Engine::Engine(Backend& backend, const ModelConfig& config, const EngineOptions& options)
+    : backend_(backend),
+      options_(options),
+      stream_(backend.create_stream()),
+      transformer_(config, std::max(options.train_limits.max_doc_tokens, options.eval_limits.max_doc_tokens), backend, *stream_),
+      fp8_(Recipe(options.recipe, options.fp8_lm_head), static_cast<int>(config.num_hidden_layers), backend, *stream_),
+      ledger_(static_cast<int>(config.num_hidden_layers)) {
+  Arena none;
+  const std::unique_ptr<Ops> shapes = backend.create_ops(*stream_, none);
+  const WeightTable table(config);
+  params_ = std::make_unique<LocalParamStore>(table, options.dtype, &fp8_, *shapes, backend);
+  grads_ = std::make_unique<LocalGradTarget>(table, options.grad_dtype, backend);
+  optimizer_ = std::make_unique<AdamWOptimizer>(backend, optimized_params(*params_, options.decay_rule), options.optimizer);
+  train_batch_ = std::make_unique<DeviceBatch>(options.train_limits, backend);
+  if (!options.eval_limits.empty()) eval_batch_ = std::make_unique<DeviceBatch>(options.eval_limits, backend);
+  scalars_buffer_ = backend.allocate(sizeof(StepScalars), "step scalars");
+  scalars_ = static_cast<StepScalars*>(scalars_buffer_.data());
+  plan_memory();
+}
+
+Engine::~Engine() = default;
+
+void Engine::plan_memory() {
+  Arena planning;
+  const std::unique_ptr<Ops> real = backend_.create_ops(*stream_, planning);
+  PlanOps plan(*real, planning);
+  const int layers = static_cast<int>(config().num_hidden_layers);
+  for (std::int64_t capacity : options_.train_limits.capacities) {
+    planning.begin_phase(micro_step_phase(capacity));
+    {
+      ActivationStore activations(planning, layers, options_.recompute, PassKind::training);
+      transformer_.forward_backward(pass(plan, train_batch_->view(capacity), activations, Numerics::quantized), *grads_, scalars_);
+    }
+    planning.end_phase();
+  }
+  for (std::int64_t capacity : options_.eval_limits.capacities) {
+    planning.begin_phase(evaluate_phase(capacity));
+    {
+      ActivationStore activations(planning, layers, Recompute::none, PassKind::forward_only);
+      transformer_.evaluate(pass(plan, eval_batch_->view(capacity), activations, Numerics::high_precision), scalars_);
+    }
+    planning.end_phase();
+  }
+  ledger_.clear();
+  grads_->begin_step();
+  const std::size_t bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
+  arena_buffer_ = backend_.allocate(bytes, "activations and scratch");
+  arena_ = std::make_unique<Arena>(planning.plan(), arena_buffer_.data(), bytes);
+  ops_ = backend_.create_ops(*stream_, *arena_);
+}
+
+PassContext Engine::pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics) {
+  const bool training = numerics == Numerics::quantized;
+  return {ops, batch, *params_, activations, fp8_.enabled() ? &fp8_ : nullptr, numerics, training ? &ledger_ : nullptr};
+}
+
+void Engine::load(const WeightSource& source) {
+  load_weights(source, *params_, backend_, *stream_, [&](const ParamSpec& spec, const float* values) {
+    optimizer_->set_master(static_cast<std::size_t>(spec.index), values);
+  });
+  if (!fp8_.enabled()) return;
+  // The weights' own amaxes make their first scales; with unit scales they are cast as they are.
+  begin_scalars(0.0, 0.0);
+  StepScalars allow;
+  allow.step_ok = 1;
+  backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
+  fp8_.set_calibrating(options_.fp8_start == Fp8Start::calibrate && fp8_.recipe().delayed());
+  params_->quantize_weights(*ops_, scalars_);
+  fp8_.set_calibrating(false);
+  backend_.synchronize(*stream_);
+}
+
+void Engine::begin_scalars(double learning_rate, double max_grad_norm) {
+  StepScalars host;
+  optimizer_->fill_scalars(host, static_cast<std::uint32_t>(steps_done_ + 1), learning_rate, max_grad_norm, options_.seed);
+  backend_.copy_to_device(scalars_, &host, sizeof(host), *stream_);
+  backend_.synchronize(*stream_);  // host goes out of scope
+}
+
+void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
+  const int layers = static_cast<int>(config().num_hidden_layers);
+  for (const HostBatch& host : micro_batches) {
+    const Batch batch = train_batch_->upload(host, *stream_);
+    Phase phase(*arena_, micro_step_phase(host.capacity));
+    {
+      ActivationStore activations(*arena_, layers, options_.recompute, PassKind::training);
+      transformer_.forward_backward(pass(*ops_, batch, activations, Numerics::quantized), *grads_, scalars_);
+    }
+    phase.end();
+  }
+}
+
+// Fills the empty amax histories from one micro-batch whose products are scaled just in time; its gradients are not used.
+void Engine::calibrate(const HostBatch& micro_batch) {
+  begin_scalars(0.0, 0.0);
+  fp8_.history().begin_step(*ops_);
+  grads_->begin_step();
+  fp8_.set_calibrating(true);
+  run_micro_batches({&micro_batch, 1});
+  fp8_.set_calibrating(false);
+  ledger_.clear();
+  StepScalars allow;
+  allow.step_ok = 1;
+  backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
+  fp8_.history().update(*ops_, scalars_);
+  backend_.synchronize(*stream_);
+}
+
+void Engine::finish_gradient() {
+  if (reduce_) reduce_(*this);
+  for (const ParamSpec& spec : params_->table().params()) ops_->accumulate_sum_of_squares(grads_->grad(spec.index), scalars_);
+  ops_->finish_gradient(scalars_);
+}
+
+StepResult Engine::read_result(std::span<const HostBatch> micro_batches) {
+  StepScalars host;
+  backend_.copy_to_host(&host, scalars_, sizeof(host), *stream_);
+  backend_.synchronize(*stream_);
+  StepResult result;
+  result.num_supervised = host.num_supervised;
+  result.loss = host.num_supervised > 0 ? host.loss_sum / static_cast<double>(host.num_supervised) : 0.0;
+  result.grad_norm = static_cast<double>(host.grad_norm);
+  result.ok = host.step_ok != 0;
+  for (const HostBatch& batch : micro_batches) result.num_tokens += batch.counts.num_tokens;
+  return result;
+}
+
+StepResult Engine::gradients(std::span<const HostBatch> micro_batches) {
+  CHECK(!micro_batches.empty(), "a step without micro-batches");
+  if (!calibrated_ && fp8_.recipe().delayed() && options_.fp8_start == Fp8Start::calibrate) calibrate(micro_batches.front());
+  calibrated_ = true;
+  begin_scalars(0.0, 0.0);
+  fp8_.history().begin_step(*ops_);
+  grads_->begin_step();
+  run_micro_batches(micro_batches);
+  finish_gradient();
+  return read_result(micro_batches);
+}
+
+StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
+  CHECK(!micro_batches.empty(), "a step without micro-batches");
+  if (!calibrated_ && fp8_.recipe().delayed() && options_.fp8_start == Fp8Start::calibrate) calibrate(micro_batches.front());
+  calibrated_ = true;
+  begin_scalars(learning_rate, max_grad_norm);
+  fp8_.history().begin_step(*ops_);
+  grads_->begin_step();
+  run_micro_batches(micro_batches);
+  finish_gradient();
+
+  std::vector<Tensor> grads;
+  for (const ParamSpec& spec : params_->table().params()) grads.push_back(grads_->grad(spec.index));
+  optimizer_->step(*ops_, grads, scalars_);
+  fp8_.history().update(*ops_, scalars_);
+  params_->quantize_weights(*ops_, scalars_);
+  const StepResult result = read_result(micro_batches);
+  if (result.ok) ++steps_done_;
+  return result;
+}
+
+EvalResult Engine::evaluate(const HostBatch& host) {
+  CHECK(eval_batch_ != nullptr, "the engine was made without evaluation");
+  const Batch batch = eval_batch_->upload(host, *stream_);
+  begin_scalars(0.0, 0.0);
+  Phase phase(*arena_, evaluate_phase(host.capacity));
+  {
+    ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), Recompute::none, PassKind::forward_only);
+    transformer_.evaluate(pass(*ops_, batch, activations, Numerics::high_precision), scalars_);
+  }
+  phase.end();
+  StepScalars result;
+  backend_.copy_to_host(&result, scalars_, sizeof(result), *stream_);
+  backend_.synchronize(*stream_);
+  return {result.loss_sum, result.num_supervised};
+}
+
+std::vector<MemoryLine> Engine::memory() const {
+  const OptimizerMemory state = optimizer_->memory_bytes();
+  std::vector<MemoryLine> lines = {
+      {"weights", params_->weight_bytes()},
+      {"weights in FP8", params_->quantized_bytes()},
+      {"gradients", grads_->bytes()},
+      {"AdamW moments", state.m_bytes + state.v_bytes + state.scale_bytes},
+      {"exact-update remainders", state.remainder_bytes},
+      {"batches and FP8 scales", train_batch_->bytes() + (eval_batch_ ? eval_batch_->bytes() : 0) + fp8_.history().bytes()},
+      {"activations and scratch", arena_buffer_.bytes()},
+  };
+  std::erase_if(lines, [](const MemoryLine& line) { return line.bytes == 0; });
+  return lines;
+}
+
+}  // namespace llmfp8

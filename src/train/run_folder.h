@@ -1,0 +1,28 @@
+// The output folder of a run: refused or prepared before anything expensive happens, and its run.json.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+namespace llmfp8 {
+
+class RunFolder {
+ public:
+  // Creates the folder and proves that it can be written. Throws Error: it holds a finished run or a model and overwrite
+  // is off; it is a file; it is not writable. Changes nothing in that case.
+  RunFolder(const std::filesystem::path& folder, bool overwrite);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path summary_file() const { return path_ / "summary.json"; }
+
+  // run.json: what was asked for and what really ran. Rewritten whole at each call.
+  void write_run(const nlohmann::ordered_json& run) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace llmfp8

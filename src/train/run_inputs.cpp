@@ -1,0 +1,112 @@
+#include "train/run_inputs.h"
+
+#include <algorithm>
+
+#include "core/log.h"
+#include "hub/hub_cache.h"
+
+namespace llmfp8 {
+namespace {
+
+constexpr double kLittleSupervised = 0.02;
+
+void check_vocabulary(const RunInputs& inputs) {
+  const std::int64_t vocab = inputs.model->config().vocab_size;
+  std::int32_t largest = 0;
+  for (const TokenStore* store : {&inputs.rows.train, &inputs.rows.held_out})
+    for (std::int64_t row = 0; row < store->rows(); ++row)
+      for (std::int32_t id : store->ids(row)) largest = std::max(largest, id);
+  CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", inputs.model->origin(), largest,
+        inputs.tokenizer->id_to_token(largest), vocab);
+}
+
+void report_rows(const RunInputs& inputs) {
+  const TokenStore& train = inputs.rows.train;
+  log::info("training rows: {}", train.summary());
+  if (const std::string faults = inputs.rows.fault_summary(); !faults.empty()) log::warning("{}", faults);
+  if (train.supervised_share() < kLittleSupervised) {
+    log::warning("only {:.2f} % of the training tokens are supervised; look at --loss_on and the data set's columns",
+                 100.0 * train.supervised_share());
+  }
+}
+
+}  // namespace
+
+Tokenizer open_tokenizer(const WeightSource& model) {
+  const auto files = model.companion_files();
+  const auto tokenizer = files.find("tokenizer.json");
+  CHECK(tokenizer != files.end(), "{}: there is no tokenizer.json", model.origin());
+  const auto config = files.find("tokenizer_config.json");
+  return Tokenizer::from_json(tokenizer->second, config == files.end() ? "" : config->second, model.origin());
+}
+
+RunInputs open_run_inputs(const RunConfig& config, Console& console) {
+  RunInputs inputs;
+  inputs.model = open_model(resolve_model(config.model_name, config.weights_cache_dir));
+  inputs.tokenizer = std::make_unique<Tokenizer>(open_tokenizer(*inputs.model));
+  inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer));
+
+  DatasetOptions dataset_options;
+  dataset_options.text_field = config.dataset_text_field;
+  dataset_options.num_of_samples = config.num_of_samples;
+  inputs.dataset = std::make_unique<Dataset>(open_dataset(resolve_dataset(config.dataset_name), config.split_name, dataset_options));
+  CHECK(inputs.dataset->rows() >= 2, "--dataset_name {}: split {} has {} row, at least 2 are wanted (one is held out)",
+        config.dataset_name, config.split_name, inputs.dataset->rows());
+
+  SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
+  if (config.eval_interval == 0) split.test.clear();
+  if (config.eval_max_rows > 0 && static_cast<std::int64_t>(split.test.size()) > config.eval_max_rows)
+    split.test.resize(static_cast<std::size_t>(config.eval_max_rows));
+  const RowEncoder encoder(*inputs.tokenizer, *inputs.chat_template, {config.max_seq_length, config.loss_on});
+  inputs.rows = tokenize_dataset(*inputs.dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
+    Progress progress;
+    progress.step = done;
+    progress.total_steps = total;
+    progress.what = "tokenising row";
+    console.update(progress);
+  });
+  console.finish();
+  check_vocabulary(inputs);
+  report_rows(inputs);
+
+  BatchLoaderOptions train;
+  train.batch_size = config.batch_size;
+  train.max_seq_length = config.max_seq_length;
+  train.accumulation = config.gradient_accumulation_steps;
+  train.seed = static_cast<std::uint64_t>(config.seed);
+  train.last_batch = program_rules(config.program).drop_last ? LastBatch::drop : LastBatch::keep;
+  train.packing = config.packing ? Packing::fill : Packing::off;
+  inputs.train_loader = std::make_unique<BatchLoader>(inputs.rows.train, train);
+  if (inputs.rows.held_out.rows() > 0) {
+    BatchLoaderOptions eval;
+    eval.batch_size = config.eval_batch_size;
+    eval.max_seq_length = config.max_seq_length;
+    eval.order = RowOrder::as_stored;
+    inputs.eval_loader = std::make_unique<BatchLoader>(inputs.rows.held_out, eval);
+  }
+  return inputs;
+}
+
+std::string RunInputs::example(bool color, std::size_t max_chars) const {
+  const auto ids = rows.train.ids(0);
+  const auto labels = rows.train.labels(0);
+  std::string text;
+  for (std::size_t t = 0; t < ids.size() && text.size() < max_chars;) {
+    // Token t is learnt if the position before it has to predict it.
+    const auto learnt = [&](std::size_t i) { return i > 0 && labels[i - 1] != kIgnoreLabel; };
+    std::size_t end = t + 1;
+    while (end < ids.size() && learnt(end) == learnt(t)) ++end;
+    std::string part = tokenizer->decode(ids.subspan(t, end - t));
+    if (text.size() + part.size() > max_chars) {
+      std::size_t keep = max_chars - text.size();
+      while (keep > 0 && (static_cast<unsigned char>(part[keep]) & 0xC0u) == 0x80u) --keep;  // not inside a character
+      part = part.substr(0, keep) + "…";
+    }
+    if (!learnt(t)) part = color ? "\x1b[90m" + part + "\x1b[0m" : "«" + part + "»";
+    text += part;
+    t = end;
+  }
+  return text;
+}
+
+}  // namespace llmfp8

@@ -1,0 +1,37 @@
+// What a run reads, opened and checked before the device is touched: model, tokenizer, template, data set, batches.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/run_config.h"
+#include "data/batch_loader.h"
+#include "data/tokenize_dataset.h"
+#include "hub/checkpoint_source.h"
+#include "report/console.h"
+
+namespace llmfp8 {
+
+struct RunInputs {
+  std::unique_ptr<WeightSource> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;
+  std::unique_ptr<Dataset> dataset;
+  TokenizedDataset rows;
+  std::unique_ptr<BatchLoader> train_loader;
+  std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where eval_interval is 0
+
+  // The first training row as text, what is not learnt marked: greyed on a terminal, else between « and ».
+  std::string example(bool color, std::size_t max_chars) const;
+};
+
+inline constexpr double kHeldOutShare = 0.1;     // of the rows
+inline constexpr std::uint64_t kSplitSeed = 42;  // the Python stack's, whatever --seed says, so that the rows agree
+
+// Throws Error for anything that cannot be trained on (see the opened parts); warns where little is supervised.
+RunInputs open_run_inputs(const RunConfig& config, Console& console);
+
+// Tokenizer of a model, from the files that go with its weights.
+Tokenizer open_tokenizer(const WeightSource& model);
+
+}  // namespace llmfp8

@@ -1,0 +1,270 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include <unistd.h>
+
+#include "backend/registry.h"
+#include "core/log.h"
+#include "core/thread_pool.h"
+#include "report/text_table.h"
+#include "train/interrupt.h"
+
+namespace llmfp8 {
+namespace {
+
+double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+std::string_view device_name(Device device) {
+  return device == Device::cpu ? "cpu" : device == Device::cuda ? "cuda" : "auto";
+}
+
+EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& precision, const RunInputs& inputs) {
+  EngineOptions options;
+  options.dtype = precision.dtype;
+  options.recipe = precision.recipe;
+  options.fp8_lm_head = config.fp8_lm_head;
+  options.fp8_start = config.fp8_start;
+  options.recompute = config.recompute;
+  options.optimizer = {config.adam_beta1, config.adam_beta2, config.adam_eps, config.weight_decay, config.optim_state,
+                       config.weight_update};
+  options.decay_rule = program_rules(config.program).decay_bias_and_norm ? DecayRule::everything : DecayRule::no_bias_or_norm;
+  options.seed = static_cast<std::uint64_t>(config.seed);
+  options.train_limits = BatchLimits::of(*inputs.train_loader);
+  if (inputs.eval_loader) options.eval_limits = BatchLimits::of(*inputs.eval_loader);
+  return options;
+}
+
+std::string gigabytes(std::size_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9); }
+
+}  // namespace
+
+struct Trainer::Window {
+  std::int64_t steps = 0;
+  std::int64_t tokens = 0;
+  std::int64_t supervised = 0;
+  double seconds = 0;
+};
+
+Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console)
+    : config_(config),
+      flags_(std::move(flags)),
+      console_(console),
+      names_(config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames),
+      folder_(config.output_dir, config.overwrite),
+      window_(std::make_unique<Window>()) {
+  started_ = now_seconds();
+  if (config_.threads > 0) set_num_threads(static_cast<int>(config_.threads));
+  backend_ = create_backend(device_name(config_.device));
+  precision_ = choose_precision(config_, backend_->capabilities());
+  for (const std::string& note : precision_.notes) log::info("{}", note);
+  if (!precision_.fallback.empty()) log::warning("{}", precision_.fallback);
+
+  inputs_ = open_run_inputs(config_, console_);
+  total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs);
+  if (config_.max_steps > 0) total_steps_ = std::min(total_steps_, config_.max_steps);
+  schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
+
+  engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_));
+  engine_->load(*inputs_.model);
+  export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
+  print_header();
+  folder_.write_run(run_json("started"));
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::print_header() const {
+  const ModelConfig& c = engine_->config();
+  const BatchLoader& loader = *inputs_.train_loader;
+  const std::int64_t effective = config_.batch_size * config_.gradient_accumulation_steps;
+  log::info("model: {} ({}, {:.1f}M parameters, stored as {})", config_.model_name, c.model_type,
+            static_cast<double>(engine_->params().table().num_parameters()) / 1e6, inputs_.model->stored_as());
+  log::info("device: {}; matrix products: {}", backend_->capabilities().device, backend_->capabilities().matmul);
+  log::info("precision: {}; weights and activations {}, AdamW update {}", precision_.description, name(precision_.dtype),
+            precision_.dtype == DType::f32 || config_.weight_update == WeightUpdate::exact ? "exact (as fp32)" : "rounded");
+  if (config_.weight_update == WeightUpdate::python) {
+    log::warning("--weight_update python rounds weights to nearest as the Python stack does: small updates are lost");
+  }
+  log::info("steps: {} ({} a epoch) of {} x {} = {} rows, no padding ({:.1f} % of the positions are spare); template {}", total_steps_,
+            loader.steps_per_epoch(), config_.batch_size, config_.gradient_accumulation_steps, effective,
+            100.0 * loader.padding_share(), inputs_.chat_template->name());
+  if (config_.packing) {
+    log::info("--packing fills batches of {} tokens: {} steps an epoch, {} without", config_.batch_size * config_.max_seq_length,
+              loader.steps_per_epoch(), loader.unpacked_steps_per_epoch());
+  }
+  log::info("first row, what is not learnt {}: {}", isatty(2) ? "in grey" : "between « and »", inputs_.example(isatty(2) != 0, 600));
+  TextTable table({{"memory", Align::left}, {"size", Align::right}});
+  std::size_t total = 0;
+  for (const MemoryLine& line : engine_->memory()) {
+    table.add_row({line.what, gigabytes(line.bytes)});
+    total += line.bytes;
+  }
+  table.add_rule();
+  table.add_row({"total", gigabytes(total)});
+  log::info("{}", table.text(TableStyle::plain));
+}
+
+nlohmann::ordered_json Trainer::run_json(const char* state) const {
+  nlohmann::ordered_json json;
+  json["state"] = state;
+  json["program"] = program_rules(config_.program).name;
+  json["device"] = backend_->capabilities().device;
+  json["matmul"] = backend_->capabilities().matmul;
+  json["threads"] = num_threads();
+  json["precision"] = precision_.description;
+  json["fallback"] = precision_.fallback;
+  if (global_step_ > 0) json["recipe_that_ran"] = recipe_json(engine_->ledger(), engine_->config());
+  json["model"] = {{"origin", inputs_.model->origin()}, {"stored_as", inputs_.model->stored_as()}};
+  json["parameters"] = engine_->params().table().num_parameters();
+  json["chat_template"] = inputs_.chat_template->name();
+  json["rows"] = {{"train", inputs_.rows.train.rows()}, {"held_out", inputs_.rows.held_out.rows()}, {"left_out", inputs_.rows.dropped()},
+                  {"truncated", inputs_.rows.train.truncated_rows()}};
+  json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
+  for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
+  json["flags"] = flags_;
+  return json;
+}
+
+void Trainer::run() {
+  install_interrupt_handlers();
+  if (precision_.recipe != RecipeKind::none || !precision_.fallback.empty()) {
+    metrics_.text("precision", precision_.fallback.empty() ? precision_.description : precision_.fallback);
+  }
+  for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
+    train_epoch(epoch);
+    const bool last = done() || epoch + 1 == config_.num_epochs;
+    if (inputs_.eval_loader && !interrupted() && (last || (epoch + 1) % config_.eval_interval == 0)) evaluate(epoch + 1);
+  }
+  finish();
+}
+
+void Trainer::train_epoch(std::int64_t epoch) {
+  const std::int64_t steps = inputs_.train_loader->steps_per_epoch(epoch);
+  for (std::int64_t s = 0; s < steps && !done() && !interrupted(); ++s) {
+    const double begin = now_seconds();
+    const double rate = learning_rate(schedule_, global_step_);
+    const StepResult result = step(epoch, s);
+    if (!result.ok) stop_not_finite(result);
+    after_step(result, rate, now_seconds() - begin);
+  }
+}
+
+StepResult Trainer::step(std::int64_t epoch, std::int64_t step_in_epoch) {
+  std::vector<HostBatch> micro_batches;
+  const std::int64_t n = inputs_.train_loader->micro_batches(epoch, step_in_epoch);
+  for (std::int64_t m = 0; m < n; ++m) micro_batches.push_back(inputs_.train_loader->load(epoch, step_in_epoch, m));
+  return engine_->train_step(micro_batches, learning_rate(schedule_, global_step_), config_.max_grad_norm);
+}
+
+void Trainer::after_step(const StepResult& result, double learning_rate, double seconds) {
+  ++global_step_;
+  train_seconds_ += seconds;
+  train_tokens_ += result.num_tokens;
+  train_supervised_ += result.num_supervised;
+  window_->steps += 1;
+  window_->tokens += result.num_tokens;
+  window_->supervised += result.num_supervised;
+  window_->seconds += seconds;
+  stability_.add(result.loss, result.grad_norm, learning_rate);
+  if (global_step_ == 1) {
+    console_.finish();
+    log::info("what ran in step 1:\n{}FP8 share of the matrix products: {:.1f} %", recipe_table(engine_->ledger(), engine_->config()),
+              100.0 * engine_->ledger().fp8_share());
+  }
+  Progress progress;
+  progress.step = global_step_;
+  progress.total_steps = total_steps_;
+  progress.loss = result.loss;
+  progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
+  console_.update(progress);
+  if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
+}
+
+void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
+  const Window& w = *window_;
+  double device_bytes = 0;
+  for (const MemoryLine& line : engine_->memory()) device_bytes += static_cast<double>(line.bytes);
+  const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
+  metrics_.log(global_step_, {{names_.loss, result.loss},
+                              {names_.perplexity, std::exp(result.loss)},
+                              {names_.learning_rate, learning_rate},
+                              {names_.grad_norm, result.grad_norm},
+                              {names_.step, static_cast<double>(global_step_)},
+                              {names_.progress, static_cast<double>(global_step_) / static_cast<double>(total_steps_)},
+                              {names_.step_time_s, seconds},
+                              {names_.time_per_step_ms, 1000.0 * w.seconds / static_cast<double>(w.steps)},
+                              {names_.gpu_memory_mb, device_bytes / 1e6},
+                              {names_.gpu_memory_gb, device_bytes / 1e9},
+                              {names_.tokens_per_second, static_cast<double>(w.tokens) / w.seconds},
+                              {names_.supervised_tokens_per_second, static_cast<double>(w.supervised) / w.seconds},
+                              {names_.eta_s, eta},
+                              {names_.fp8_gemm_share, engine_->ledger().fp8_share()},
+                              {names_.stability_loss, result.loss},
+                              {names_.stability_gradient_norm, result.grad_norm},
+                              {names_.stability_learning_rate, learning_rate}});
+  *window_ = Window();
+}
+
+void Trainer::evaluate(std::int64_t epoch) {
+  const BatchLoader& loader = *inputs_.eval_loader;
+  const std::int64_t steps = loader.steps_per_epoch();
+  EvalResult total;
+  for (std::int64_t s = 0; s < steps; ++s) {
+    const EvalResult one = engine_->evaluate(loader.load(0, s, 0));
+    total.loss_sum += one.loss_sum;
+    total.num_supervised += one.num_supervised;
+    Progress progress;
+    progress.step = s + 1;
+    progress.total_steps = steps;
+    progress.what = "evaluation batch";
+    console_.update(progress);
+  }
+  CHECK(total.num_supervised > 0, "the held-out rows have no supervised token");
+  last_eval_loss_ = total.loss_sum / static_cast<double>(total.num_supervised);
+  evaluated_ = true;
+  metrics_.log(global_step_, {{names_.eval_loss, last_eval_loss_},
+                              {names_.eval_perplexity, std::exp(last_eval_loss_)},
+                              {names_.eval_tokens, static_cast<double>(total.num_supervised)},
+                              {names_.eval_epoch, static_cast<double>(epoch)},
+                              {names_.eval_step, static_cast<double>(global_step_)}});
+}
+
+void Trainer::stop_not_finite(const StepResult& result) {
+  save("last good state");
+  metrics_.summary("state", 0.0);
+  metrics_.finish();
+  folder_.write_run(run_json("stopped: not finite"));
+  fail("step {}: loss {} or gradient norm {} is not finite; stopped, and the weights of step {} are saved in {}", global_step_ + 1,
+       result.loss, result.grad_norm, global_step_, folder_.path().string());
+}
+
+void Trainer::save(const char* why) {
+  console_.finish();
+  log::info("saving the model ({}) to {}", why, folder_.path().string());
+  export_model(export_, engine_->params(), *backend_, engine_->stream(), folder_.path());
+  log::info("saved and read back: {}", folder_.path().string());
+}
+
+void Trainer::finish() {
+  const bool stopped = interrupted();
+  save(stopped ? "stopped by a signal" : "final");
+  stability_.report(metrics_);
+  metrics_.summary("steps", static_cast<double>(global_step_));
+  metrics_.summary("tokens", static_cast<double>(train_tokens_));
+  metrics_.summary("tokens_per_second", train_seconds_ > 0 ? static_cast<double>(train_tokens_) / train_seconds_ : 0.0);
+  metrics_.summary("supervised_tokens_per_second",
+                   train_seconds_ > 0 ? static_cast<double>(train_supervised_) / train_seconds_ : 0.0);
+  metrics_.summary("train_seconds", train_seconds_);
+  metrics_.summary("wall_seconds", now_seconds() - started_);
+  metrics_.summary("fp8_gemm_share", engine_->ledger().fp8_share());
+  if (evaluated_) metrics_.summary(names_.eval_loss, last_eval_loss_);
+  metrics_.text("precision", precision_.description);
+  metrics_.text("fallback", precision_.fallback.empty() ? "none" : precision_.fallback);
+  metrics_.text("device", backend_->capabilities().device);
+  metrics_.finish();
+  folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
+}
+
+}  // namespace llmfp8

@@ -1,0 +1,75 @@
+// Trainer: a whole run, from a configuration to a saved model. Called by the mains through cli/run_training.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "optim/lr_schedule.h"
+#include "params/export.h"
+#include "report/console.h"
+#include "report/metric_names.h"
+#include "report/metrics.h"
+#include "report/stability.h"
+#include "train/engine.h"
+#include "train/precision.h"
+#include "train/run_folder.h"
+#include "train/run_inputs.h"
+
+namespace llmfp8 {
+
+class Trainer {
+ public:
+  // Opens everything and allocates everything; throws Error for whatever can be known before step 1.
+  // flags: what run.json says of the command line.
+  Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console);
+  ~Trainer();
+
+  // Where values go; to be filled before run().
+  Metrics& metrics() { return metrics_; }
+  const RunFolder& folder() const { return folder_; }
+
+  // Trains, evaluates and saves. Throws Error when a step is not finite; the last good state has then been saved.
+  void run();
+
+ private:
+  struct Window;  // what has run since the last log
+
+  void print_header() const;
+  void train_epoch(std::int64_t epoch);
+  StepResult step(std::int64_t epoch, std::int64_t step_in_epoch);
+  void after_step(const StepResult& result, double learning_rate, double seconds);
+  void log_step(const StepResult& result, double learning_rate, double seconds);
+  void evaluate(std::int64_t epoch);
+  void stop_not_finite(const StepResult& result);
+  void save(const char* why);
+  void finish();
+  nlohmann::ordered_json run_json(const char* state) const;
+  bool done() const { return global_step_ >= total_steps_; }
+
+  RunConfig config_;
+  nlohmann::ordered_json flags_;
+  Console& console_;
+  Metrics metrics_;
+  const MetricNames& names_;
+  RunFolder folder_;
+  std::unique_ptr<Backend> backend_;
+  PrecisionChoice precision_;
+  RunInputs inputs_;
+  ExportSpec export_;
+  std::unique_ptr<Engine> engine_;
+  StabilityTracker stability_;
+  LrSchedule schedule_;
+  std::int64_t total_steps_ = 0;
+  std::int64_t global_step_ = 0;     // optimizer steps done
+  std::unique_ptr<Window> window_;
+  double started_ = 0;               // seconds, steady clock
+  double train_seconds_ = 0;         // in steps alone
+  std::int64_t train_tokens_ = 0;
+  std::int64_t train_supervised_ = 0;
+  double last_eval_loss_ = 0;
+  bool evaluated_ = false;
+};
+
+}  // namespace llmfp8
