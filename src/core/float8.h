@@ -18,6 +18,11 @@ LLMFP8_HD inline float fp8_max(DType format) { return format == DType::e4m3 ? kE
 
 namespace detail {
 
+// condition ? a : b without a branch: as a ternary GCC makes control flow of it, and the loops around do not vectorise.
+LLMFP8_HD inline std::uint32_t select(bool condition, std::uint32_t a, std::uint32_t b) {
+  return b ^ ((a ^ b) & (0u - static_cast<std::uint32_t>(condition)));
+}
+
 // MantissaBits, Bias of the format; max_code: its largest finite code.
 // The fp32 pattern is rounded as an integer: for normals by adding half a unit of the last kept bit, for subnormals by
 // an fp32 addition that makes the hardware round at the format's fixed point.
@@ -35,10 +40,10 @@ LLMFP8_HD inline std::uint8_t encode_fp8(float value, float max, std::uint8_t ma
   const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(absolute + magic) - std::bit_cast<std::uint32_t>(magic);
   const std::uint32_t lsb = (magnitude >> kShift) & 1u;
   const std::uint32_t normal = (magnitude - kRebias + ((1u << (kShift - 1)) - 1u) + lsb) >> kShift;
-  std::uint32_t code = magnitude < kSmallestNormal ? subnormal : normal;
-  code = absolute >= max ? max_code : code;
-  code = code > max_code ? max_code : code;
-  const std::uint32_t result = magnitude > 0x7F800000u ? 0x7Fu : (sign | code);
+  std::uint32_t code = select(magnitude < kSmallestNormal, subnormal, normal);
+  code = select(magnitude >= std::bit_cast<std::uint32_t>(max), max_code, code);
+  code = select(code > max_code, max_code, code);
+  const std::uint32_t result = select(magnitude > 0x7F800000u, 0x7Fu, sign | code);
   return static_cast<std::uint8_t>(result);
 }
 

@@ -25,9 +25,9 @@ struct Progress {
 struct ConsoleOptions {
   std::FILE* file = stderr;
   bool is_quiet = false;
-  std::optional<bool> is_terminal;  // default: asks the file (TERM=dumb counts as none)
-  std::optional<int> width;         // default: COLUMNS, else the terminal, else 80; asked again at each drawing
-  std::function<double()> clock;    // seconds; default: the steady clock
+  std::optional<bool> is_terminal = {};  // default: asks the file (TERM=dumb counts as none)
+  std::optional<int> width = {};         // default: COLUMNS, else the terminal, else 80; asked again at each drawing
+  std::function<double()> clock = {};    // seconds; default: the steady clock
 };
 
 // Thread-safe. No control character is written unless the file is a terminal.

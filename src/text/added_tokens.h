@@ -18,7 +18,7 @@ struct AddedToken {
   bool single_word = false;  // only where no word character touches it
   bool lstrip = false;       // takes the white space before it along
   bool rstrip = false;
-  bool normalized = false;   // looked for in the normalised text
+  bool normalized = false;  // looked for in the normalised text
 };
 
 struct AddedTokenMatch {

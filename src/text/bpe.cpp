@@ -107,7 +107,8 @@ void BpeModel::reserve_merges(std::size_t count) {
 void BpeModel::add_merge(std::string_view left, std::string_view right) {
   const auto id_of = [&](std::string_view token) {
     const std::int32_t id = vocabulary_.find(token);
-    CHECK(id >= 0, "{}: model.merges[{}] needs the token \"{}\", which the vocabulary lacks", origin_, next_rank_, token.substr(0, 80));
+    CHECK(id >= 0, "{}: model.merges[{}] needs the token \"{}\", which the vocabulary lacks", origin_, next_rank_,
+          token.substr(0, 80));
     return id;
   };
   const std::uint64_t pair = pair_key(id_of(left), id_of(right));
@@ -215,7 +216,9 @@ void BpeModel::merge_long(std::vector<WordToken>& out, std::size_t from) const {
     std::uint32_t rank, at;
     std::int32_t left, right;  // what stood there: a candidate whose symbols have changed since is void
   };
-  const auto later = [](const Candidate& a, const Candidate& b) { return a.rank != b.rank ? a.rank > b.rank : a.at > b.at; };
+  const auto later = [](const Candidate& a, const Candidate& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
+  };
   std::vector<Candidate> storage;
   storage.reserve(count);
   std::priority_queue<Candidate, std::vector<Candidate>, decltype(later)> queue(later, std::move(storage));

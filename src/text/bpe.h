@@ -15,9 +15,10 @@ namespace llmfp8 {
 constexpr std::int64_t kMaxTokenId = (std::int64_t{1} << 24) - 1;
 
 struct BpeOptions {
-  bool ignore_merges = false;           // a word that is a token as a whole is that token, whatever the merges say
-  std::optional<std::string> unk_token;  // stands for a byte that the vocabulary lacks; without it such a byte is dropped
-  bool fuse_unk = false;                 // one unk_token for a run of such bytes
+  bool ignore_merges = false;  // a word that is a token as a whole is that token, whatever the merges say
+  std::optional<std::string>
+      unk_token;          // stands for a byte that the vocabulary lacks; without it such a byte is dropped
+  bool fuse_unk = false;  // one unk_token for a run of such bytes
 };
 
 // A token and how many bytes of the word it stands for.

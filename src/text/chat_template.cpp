@@ -14,7 +14,8 @@
 namespace llmfp8 {
 
 const std::string kMathSystemText =
-    "You are a helpful assistant that solves math problems step by step. Please reason step by step, and put your final answer "
+    "You are a helpful assistant that solves math problems step by step. Please reason step by step, and put your "
+    "final answer "
     "within \\boxed{}.";
 
 namespace {
@@ -22,7 +23,7 @@ namespace {
 // The text around the contents of one template.
 struct Frame {
   std::string_view name;
-  std::string_view start;            // of the conversation
+  std::string_view start;  // of the conversation
   std::string_view before_role;
   std::string_view after_role;
   std::string_view before_end;       // between content and end of turn, but not for the assistant
@@ -31,9 +32,11 @@ struct Frame {
   std::string_view after_assistant;  // the same for the assistant's turns
 };
 
-constexpr Frame kLlama3 = {"llama3", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "", "<|eot_id|>", "", ""};
+constexpr Frame kLlama3 = {
+    "llama3", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "", "<|eot_id|>", "", ""};
 constexpr Frame kChatml = {"chatml", "", "<|im_start|>", "\n", "", "<|im_end|>", "\n", "\n"};
-constexpr Frame kLegacy = {"legacy", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n", "\n", "<|eot_id|>", "\n", ""};
+constexpr Frame kLegacy = {
+    "legacy", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n", "\n", "<|eot_id|>", "\n", ""};
 
 const Frame& frame_of(ChatTemplateKind kind) {
   switch (kind) {
@@ -46,9 +49,9 @@ const Frame& frame_of(ChatTemplateKind kind) {
 
 // White space of Python's str.strip, which is what Jinja's trim calls.
 bool is_python_space(char32_t code) {
-  return (code >= 0x09 && code <= 0x0D) || (code >= 0x1C && code <= 0x20) || code == 0x85 || code == 0xA0 || code == 0x1680 ||
-         (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F ||
-         code == 0x3000;
+  return (code >= 0x09 && code <= 0x0D) || (code >= 0x1C && code <= 0x20) || code == 0x85 || code == 0xA0 ||
+         code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F ||
+         code == 0x205F || code == 0x3000;
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -101,14 +104,15 @@ std::optional<std::string> jinja_literal(std::string_view source, std::size_t at
   return std::nullopt;
 }
 
-// The system turn that a chatml template writes where the conversation has none: '<|im_start|>system\n…<|im_end|>\n', as
-// one literal or as text outside the tags.
+// The system turn that a chatml template writes where the conversation has none: '<|im_start|>system\n…<|im_end|>\n',
+// as one literal or as text outside the tags.
 std::string find_default_system(std::string_view source) {
   constexpr std::string_view kOpening = "<|im_start|>system", kClosing = "<|im_end|>";
   for (std::size_t at = source.find(kOpening); at != std::string_view::npos; at = source.find(kOpening, at + 1)) {
     const char before = at > 0 ? source[at - 1] : ' ';
     const bool quoted = before == '\'' || before == '"';
-    const std::optional<std::string> literal = quoted ? jinja_literal(source, at, before) : std::string(source.substr(at));
+    const std::optional<std::string> literal =
+        quoted ? jinja_literal(source, at, before) : std::string(source.substr(at));
     if (!literal) continue;
     const std::size_t end = literal->find(kClosing);
     if (end == std::string::npos || !literal->substr(kOpening.size()).starts_with('\n')) continue;
@@ -135,11 +139,13 @@ std::optional<Recognised> recognise(std::string_view source) {
   } else {
     return std::nullopt;
   }
-  for (const std::string_view trim : {"content'] | trim", "content']|trim", "content | trim", "content|trim", "content\"] | trim"}) {
+  for (const std::string_view trim :
+       {"content'] | trim", "content']|trim", "content | trim", "content|trim", "content\"] | trim"}) {
     if (contains(source, trim)) result->details.trim_contents = true;
   }
   // Dates and thoughts are written by no built-in template.
-  for (const std::string_view more : {"date_string", "strftime_now", "Cutting Knowledge Date", "<think>", "enable_thinking"}) {
+  for (const std::string_view more :
+       {"date_string", "strftime_now", "Cutting Knowledge Date", "<think>", "enable_thinking"}) {
     if (contains(source, more)) result->same_text = false;
   }
   return result;
@@ -150,9 +156,11 @@ constexpr std::string_view kWanted = "auto, model, llama3, chatml, legacy or a t
 ChatTemplate from_source(std::string_view option, std::string_view source) {
   std::optional<Recognised> found = recognise(source);
   if (!found || !found->same_text) {
-    fail_usage("--chat_template {}: a model's own Jinja template is not built yet, and this one is not known to equal a built-in "
-               "one (llama3, chatml, legacy)",
-               option);
+    fail_usage(
+        "--chat_template {}: a model's own Jinja template is not built yet, and this one is not known to equal a "
+        "built-in "
+        "one (llama3, chatml, legacy)",
+        option);
   }
   return ChatTemplate(found->kind, std::move(found->details));
 }
@@ -164,12 +172,14 @@ ChatTemplate choose_auto(const Tokenizer& tokenizer) {
   const bool is_llama = has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>");
   const bool is_chatml = has("<|im_start|>") && has("<|im_end|>");
   if (!is_llama && !is_chatml) {
-    fail_usage("--chat_template auto: the tokenizer has neither Llama-3's tokens (<|start_header_id|>) nor ChatML's "
-               "(<|im_start|>), wanted: llama3, chatml or legacy");
+    fail_usage(
+        "--chat_template auto: the tokenizer has neither Llama-3's tokens (<|start_header_id|>) nor ChatML's "
+        "(<|im_start|>), wanted: llama3, chatml or legacy");
   }
   const ChatTemplate family(is_llama ? ChatTemplateKind::llama3 : ChatTemplateKind::chatml);
   if (!tokenizer.chat_template().empty()) {
-    log::warning("the model's own chat template is not built yet; its family's plain {} template is used", family.name());
+    log::warning("the model's own chat template is not built yet; its family's plain {} template is used",
+                 family.name());
   }
   return family;
 }
@@ -179,7 +189,8 @@ ChatTemplate choose_auto(const Tokenizer& tokenizer) {
 ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokenizer) {
   if (name == "auto") return choose_auto(tokenizer);
   if (name == "model") {
-    if (tokenizer.chat_template().empty()) fail_usage("--chat_template model: the model has no chat template, wanted: {}", kWanted);
+    if (tokenizer.chat_template().empty())
+      fail_usage("--chat_template model: the model has no chat template, wanted: {}", kWanted);
     return from_source(name, tokenizer.chat_template());
   }
   for (const ChatTemplateKind kind : {ChatTemplateKind::llama3, ChatTemplateKind::chatml, ChatTemplateKind::legacy}) {
@@ -187,7 +198,8 @@ ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokeni
   }
   const std::filesystem::path path(name);
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) fail_usage("--chat_template {}: no such template or file, wanted: {}", name, kWanted);
+  if (!std::filesystem::is_regular_file(path, ignored))
+    fail_usage("--chat_template {}: no such template or file, wanted: {}", name, kWanted);
   std::ifstream in(path, std::ios::binary);
   if (!in) fail_usage("--chat_template {}: the file cannot be opened", name);
   const std::string source{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
@@ -198,7 +210,8 @@ std::string_view ChatTemplate::name() const { return frame_of(kind_).name; }
 
 std::string_view ChatTemplate::end_of_turn() const { return frame_of(kind_).end_of_turn; }
 
-std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
+std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages,
+                                              bool add_generation_prompt) const {
   const Frame& frame = frame_of(kind_);
   SegmentWriter out;
   out.plain(frame.start);
@@ -220,7 +233,8 @@ std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& me
       out.plain(frame.after_end);
     }
   };
-  if (!details_.default_system.empty() && !messages.empty() && messages[0].role != "system") turn("system", details_.default_system);
+  if (!details_.default_system.empty() && !messages.empty() && messages[0].role != "system")
+    turn("system", details_.default_system);
   for (const ChatMessage& message : messages) {
     CHECK(message.role == "system" || message.role == "user" || message.role == "assistant",
           "a message of the role \"{}\", wanted: system, user or assistant", message.role.substr(0, 40));

@@ -15,7 +15,7 @@ namespace llmfp8 {
 extern const std::string kMathSystemText;
 
 struct ChatMessage {
-  std::string role;     // "system" | "user" | "assistant"
+  std::string role;  // "system" | "user" | "assistant"
   std::string content;
 };
 
@@ -23,18 +23,19 @@ enum class ChatTemplateKind { llama3, chatml, legacy };
 
 // What models' own templates add to the plain ones.
 struct ChatTemplateDetails {
-  bool trim_contents = false;   // white space at both ends of every content is cut off
-  std::string default_system;   // the system text of a conversation that has none; empty: no system turn then
+  bool trim_contents = false;  // white space at both ends of every content is cut off
+  std::string default_system;  // the system text of a conversation that has none; empty: no system turn then
 };
 
 class ChatTemplate {
  public:
-  explicit ChatTemplate(ChatTemplateKind kind, ChatTemplateDetails details = {}) : kind_(kind), details_(std::move(details)) {}
+  explicit ChatTemplate(ChatTemplateKind kind, ChatTemplateDetails details = {})
+      : kind_(kind), details_(std::move(details)) {}
 
   // name: the value of --chat_template (auto|model|llama3|chatml|legacy|FILE); tokenizer: for auto (its special tokens
   // and template tell the family). Throws a usage Error for an unknown name, or for `model`/FILE where the template is
-  // not one of those that are built in (native Jinja is not built yet). auto with such a template takes its family's plain
-  // one and warns.
+  // not one of those that are built in (native Jinja is not built yet). auto with such a template takes its family's
+  // plain one and warns.
   static ChatTemplate choose(std::string_view name, const Tokenizer& tokenizer);
 
   ChatTemplateKind kind() const { return kind_; }

@@ -1,5 +1,5 @@
-// Checked access to a JSON document: every wrong type becomes one message that names the file, the key, what was found and
-// what is wanted. Used by the readers of src/text.
+// Checked access to a JSON document: every wrong type becomes one message that names the file, the key, what was found
+// and what is wanted. Used by the readers of src/text.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,9 @@ class JsonReader {
     const auto found = value_.find(key);
     return {found == value_.end() ? null : *found, origin_, path_.empty() ? key : path_ + "." + key};
   }
-  JsonReader element(std::size_t index) const { return {value_[index], origin_, path_ + "[" + std::to_string(index) + "]"}; }
+  JsonReader element(std::size_t index) const {
+    return {value_[index], origin_, path_ + "[" + std::to_string(index) + "]"};
+  }
 
   const nlohmann::json::array_t& array() const {
     if (!value_.is_array()) wrong("a list");

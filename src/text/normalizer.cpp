@@ -28,8 +28,8 @@ void append_library_nfc(std::string& out, std::string_view text) {
   }
   utf8proc_uint8_t* result = nullptr;
   const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()), &result,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &result, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
   CHECK(size >= 0, "NFC of a text failed: {}", utf8proc_errmsg(size));
   out.append(reinterpret_cast<const char*>(result), static_cast<std::size_t>(size));
@@ -40,8 +40,8 @@ void append_library_nfc(std::string& out, std::string_view text) {
 std::string nfc(std::string_view text) {
   std::string out;
   out.reserve(text.size());
-  // A character that the tables do not know is a starter that nothing composes with: what stands before and behind it is
-  // normalised apart.
+  // A character that the tables do not know is a starter that nothing composes with: what stands before and behind it
+  // is normalised apart.
   std::size_t from = 0;
   for (std::size_t at = 0; at < text.size();) {
     if (static_cast<unsigned char>(text[at]) < 0xDF) {  // no such character below U+07C0
@@ -66,7 +66,8 @@ std::string_view Normalizer::apply(std::string_view text, std::string& buffer) c
   return buffer;
 }
 
-std::vector<std::size_t> Normalizer::map_boundaries(std::string_view text, std::span<const std::size_t> boundaries) const {
+std::vector<std::size_t> Normalizer::map_boundaries(std::string_view text,
+                                                    std::span<const std::size_t> boundaries) const {
   std::vector<std::size_t> mapped(boundaries.begin(), boundaries.end());
   if (kind_ == NormalizerKind::none || is_nfc_at_sight(text)) return mapped;
   std::string buffer;

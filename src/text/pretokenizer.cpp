@@ -51,7 +51,8 @@ void find_matches(const SplitStep& step, std::string_view text, std::vector<Text
   if (const auto* regex = std::get_if<Regex>(&step.pattern)) return regex->find_all(text, matches);
   const std::string& literal = std::get<std::string>(step.pattern);
   if (literal.empty()) return;
-  for (std::size_t at = text.find(literal); at != std::string_view::npos; at = text.find(literal, at + literal.size())) {
+  for (std::size_t at = text.find(literal); at != std::string_view::npos;
+       at = text.find(literal, at + literal.size())) {
     matches.push_back({at, at + literal.size()});
   }
 }
@@ -69,7 +70,9 @@ void find_matches(const ByteLevelStep& step, std::string_view text, std::vector<
 }
 
 SplitBehavior behavior_of(const SplitStep& step) { return step.behavior; }
-SplitBehavior behavior_of(const DigitsStep& step) { return step.individual ? SplitBehavior::isolated : SplitBehavior::contiguous; }
+SplitBehavior behavior_of(const DigitsStep& step) {
+  return step.individual ? SplitBehavior::isolated : SplitBehavior::contiguous;
+}
 SplitBehavior behavior_of(const ByteLevelStep&) { return SplitBehavior::isolated; }
 
 bool inverts(const SplitStep& step) { return step.invert; }
@@ -78,7 +81,9 @@ bool inverts(const Step&) {
   return false;
 }
 
-bool adds_space(const ByteLevelStep& step, std::string_view text) { return step.add_prefix_space && !text.starts_with(' '); }
+bool adds_space(const ByteLevelStep& step, std::string_view text) {
+  return step.add_prefix_space && !text.starts_with(' ');
+}
 template <typename Step>
 bool adds_space(const Step&, std::string_view) {
   return false;
@@ -89,9 +94,7 @@ void apply_behavior(SplitBehavior behavior, std::vector<Part>& parts, std::vecto
   bool previous = false;
   switch (behavior) {
     case SplitBehavior::isolated: return;
-    case SplitBehavior::removed:
-      std::erase_if(parts, [](const Part& part) { return part.match; });
-      return;
+    case SplitBehavior::removed: std::erase_if(parts, [](const Part& part) { return part.match; }); return;
     case SplitBehavior::contiguous:
       for (const Part& part : parts) {
         if (part.match == previous && !merged.empty()) {
@@ -134,7 +137,8 @@ bool leaves_words_alone(const PretokenizerStep& step) {
 
 // Splits one word; appends what becomes of it.
 template <typename Step>
-void split_word(const Step& step, std::string_view text, SplitBuffers& buffers, std::vector<Word>& out, std::size_t offset) {
+void split_word(const Step& step, std::string_view text, SplitBuffers& buffers, std::vector<Word>& out,
+                std::size_t offset) {
   const bool space = adds_space(step, text);
   if (space) {
     buffers.text.assign(1, ' ').append(text);

@@ -55,7 +55,8 @@ struct Regex::Code {
 };
 
 Regex::Regex(std::string_view pattern, const std::string& origin) : code_(std::make_unique<Code>()) {
-  CHECK(pattern.size() <= 65536, "{}: the pre-tokenizer's regex has {} bytes, at most 65536 are supported", origin, pattern.size());
+  CHECK(pattern.size() <= 65536, "{}: the pre-tokenizer's regex has {} bytes, at most 65536 are supported", origin,
+        pattern.size());
   CHECK(!first_invalid_utf8(pattern), "{}: the pre-tokenizer's regex is not UTF-8", origin);
   const std::string translated = translate_regex(pattern, origin);
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
@@ -64,8 +65,10 @@ Regex::Regex(std::string_view pattern, const std::string& origin) : code_(std::m
   int error = 0;
   std::size_t offset = 0;
   // MULTILINE: ^ and $ hold at every line in Ruby's syntax.
-  const std::uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE;
-  code_->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &error, &offset, context);
+  const std::uint32_t options =
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE;
+  code_->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &error,
+                                  &offset, context);
   pcre2_compile_context_free(context);
   CHECK(code_->compiled != nullptr, "{}: the pre-tokenizer's regex does not compile: {}", origin, error_text(error));
   code_->jit = pcre2_jit_compile(code_->compiled, PCRE2_JIT_COMPLETE) == 0;
@@ -82,9 +85,9 @@ void Regex::find_all(std::string_view text, std::vector<TextRange>& matches) con
   const std::size_t* found = pcre2_get_ovector_pointer(state.data);
   std::size_t last_end = std::string_view::npos;
   for (std::size_t at = 0; at <= text.size();) {
-    const int rc = code_->jit
-                       ? pcre2_jit_match(code_->compiled, subject, text.size(), at, 0, state.data, state.context)
-                       : pcre2_match(code_->compiled, subject, text.size(), at, PCRE2_NO_UTF_CHECK, state.data, state.context);
+    const int rc = code_->jit ? pcre2_jit_match(code_->compiled, subject, text.size(), at, 0, state.data, state.context)
+                              : pcre2_match(code_->compiled, subject, text.size(), at, PCRE2_NO_UTF_CHECK, state.data,
+                                            state.context);
     if (rc == PCRE2_ERROR_NOMATCH) return;
     CHECK(rc >= 0, "{}: matching the pre-tokenizer's regex failed: {}", code_->origin, error_text(rc));
     const std::size_t begin = found[0], end = found[1];

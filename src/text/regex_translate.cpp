@@ -27,9 +27,11 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    fail("{}: the pre-tokenizer's regex uses {}, which is not supported (supported: \\s \\S \\d \\D \\p{{..}} \\P{{..}} \\r \\n \\t \\f "
-         "\\xHH \\x{{H..}}, escaped punctuation, [..], [^..], groups (?:..) (?i:..) (?>..) and lookarounds)",
-         origin_, what);
+    fail(
+        "{}: the pre-tokenizer's regex uses {}, which is not supported (supported: \\s \\S \\d \\D \\p{{..}} \\P{{..}} "
+        "\\r \\n \\t \\f "
+        "\\xHH \\x{{H..}}, escaped punctuation, [..], [^..], groups (?:..) (?i:..) (?>..) and lookarounds)",
+        origin_, what);
   }
 
   bool looking_at(std::string_view text) const { return in_.substr(at_).substr(0, text.size()) == text; }
@@ -67,7 +69,7 @@ class Translator {
     for (const std::string_view start : {"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"}) {
       if (looking_at(start)) return copy(start.size());
     }
-    if (looking_at("(?") || looking_at("(*")) refuse("\"" + std::string(in_.substr(at_, 3)) + "\"");
+    if (looking_at("(?") || looking_at("(*")) refuse(fmt::format("\"{}\"", in_.substr(at_, 3)));
     copy(1);
   }
 
@@ -95,7 +97,7 @@ class Translator {
       case 'f': return copy(2);
       default:
         if (std::ispunct(static_cast<unsigned char>(c)) != 0) return copy(2);
-        refuse("\"\\" + std::string(in_.substr(at_ + 1, code_point_at(in_, at_ + 1).size)) + "\"");
+        refuse(fmt::format("\"{}\"", in_.substr(at_, 1 + code_point_at(in_, at_ + 1).size)));
     }
   }
 
@@ -109,8 +111,8 @@ class Translator {
   void category(std::string_view name, bool negated, std::size_t size) {
     const auto extra = new_members_of(name);
     if (!extra && name != "Z" && name != "Zs") {
-      refuse("\"" + std::string(in_.substr(at_, std::min<std::size_t>(size, 40))) +
-             "\" (of the categories, L Lu Ll Lt Lm Lo M N Nd Nl No P Z are known)");
+      refuse(fmt::format("\"{}\" (of the categories, L Lu Ll Lt Lm Lo M N Nd Nl No P Z are known)",
+                         in_.substr(at_, std::min<std::size_t>(size, 40))));
     }
     if (in_class_ && negated) refuse("a negated category inside [ ]");
     if (!in_class_) out_.append(negated ? std::string_view("[^") : std::string_view("["));
@@ -125,10 +127,13 @@ class Translator {
   }
 
   void hexadecimal() {
-    const auto is_hex = [&](std::size_t i) { return i < in_.size() && std::isxdigit(static_cast<unsigned char>(in_[i])) != 0; };
+    const auto is_hex = [&](std::size_t i) {
+      return i < in_.size() && std::isxdigit(static_cast<unsigned char>(in_[i])) != 0;
+    };
     if (at_ + 2 < in_.size() && in_[at_ + 2] == '{') {
       const std::size_t close = in_.find('}', at_);
-      if (close == std::string_view::npos || close - at_ < 4 || close - at_ > 9) refuse("\\x{ } with other than 1 to 6 digits");
+      if (close == std::string_view::npos || close - at_ < 4 || close - at_ > 9)
+        refuse("\\x{ } with other than 1 to 6 digits");
       for (std::size_t i = at_ + 3; i < close; ++i) {
         if (!is_hex(i)) refuse("\\x{ } with other than hexadecimal digits");
       }
@@ -148,6 +153,8 @@ class Translator {
 
 }  // namespace
 
-std::string translate_regex(std::string_view pattern, const std::string& origin) { return Translator(pattern, origin).run(); }
+std::string translate_regex(std::string_view pattern, const std::string& origin) {
+  return Translator(pattern, origin).run();
+}
 
 }  // namespace llmfp8

@@ -53,7 +53,8 @@ class StringTable {
   // -1 if there is none.
   std::int32_t find(std::string_view text) const {
     if (slots_.empty()) return -1;
-    for (std::size_t slot = hash_bytes(text) & (slots_.size() - 1); slots_[slot] != 0; slot = (slot + 1) & (slots_.size() - 1)) {
+    for (std::size_t slot = hash_bytes(text) & (slots_.size() - 1); slots_[slot] != 0;
+         slot = (slot + 1) & (slots_.size() - 1)) {
       const Entry& entry = entries_[slots_[slot] - 1];
       if (text_of(entry) == text) return entry.value;
     }
@@ -72,7 +73,9 @@ class StringTable {
     std::int32_t value = 0;
   };
 
-  std::string_view text_of(const Entry& entry) const { return std::string_view(arena_).substr(entry.offset, entry.size); }
+  std::string_view text_of(const Entry& entry) const {
+    return std::string_view(arena_).substr(entry.offset, entry.size);
+  }
 
   void grow(std::size_t wanted) {
     std::size_t size = 64;

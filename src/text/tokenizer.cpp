@@ -51,9 +51,9 @@ struct EncodeBuffers {
 // Where an encoding goes, and what else is asked of it.
 struct EncodeOutput {
   std::vector<std::int32_t>& ids;
-  std::vector<std::uint32_t>* ends = nullptr;              // of each token, in the normalised text
-  std::span<const std::size_t> boundaries = {};            // ascending byte offsets into the text …
-  std::vector<std::size_t>* mapped_boundaries = nullptr;   // … and where they lie in the normalised text
+  std::vector<std::uint32_t>* ends = nullptr;             // of each token, in the normalised text
+  std::span<const std::size_t> boundaries = {};           // ascending byte offsets into the text …
+  std::vector<std::size_t>* mapped_boundaries = nullptr;  // … and where they lie in the normalised text
 };
 
 }  // namespace
@@ -71,11 +71,13 @@ struct Tokenizer::Impl {
 
   void add_bytes(TokenInfo& info, std::string_view written);
   void encode(std::string_view text, const EncodeOutput& out) const;
-  void encode_section(std::string_view normalised, std::size_t offset, EncodeBuffers& buffers, const EncodeOutput& out) const;
+  void encode_section(std::string_view normalised, std::size_t offset, EncodeBuffers& buffers,
+                      const EncodeOutput& out) const;
   void encode_words(std::string_view piece, std::size_t offset, EncodeBuffers& buffers, const EncodeOutput& out) const;
   const AddedToken* added(std::int32_t id) const {
     const TokenInfo* info = find(id);
-    return info != nullptr && info->added_index >= 0 ? &parts.added[static_cast<std::size_t>(info->added_index)] : nullptr;
+    return info != nullptr && info->added_index >= 0 ? &parts.added[static_cast<std::size_t>(info->added_index)]
+                                                     : nullptr;
   }
   const TokenInfo* find(std::int32_t id) const {
     return id >= 0 && static_cast<std::size_t>(id) < tokens.size() ? &tokens[static_cast<std::size_t>(id)] : nullptr;
@@ -110,7 +112,8 @@ Tokenizer::Impl::Impl(TokenizerParts parts_in, TokenizerConfig config_in, const 
   }
   for (const auto* ids : {&parts.before, &parts.after}) {
     for (const std::int32_t id : *ids) {
-      CHECK(id <= largest, "{}: post_processor adds the id {}, the largest of the vocabulary is {}", origin, id, largest);
+      CHECK(id <= largest, "{}: post_processor adds the id {}, the largest of the vocabulary is {}", origin, id,
+            largest);
     }
   }
 }
@@ -118,7 +121,8 @@ Tokenizer::Impl::Impl(TokenizerParts parts_in, TokenizerConfig config_in, const 
 void Tokenizer::Impl::add_bytes(TokenInfo& info, std::string_view written) {
   const std::optional<std::string> bytes = from_byte_alphabet(written);
   const std::string_view meant = bytes ? std::string_view(*bytes) : written;
-  CHECK(all_bytes.size() + meant.size() < std::numeric_limits<std::uint32_t>::max(), "the vocabulary's tokens exceed 4 GiB");
+  CHECK(all_bytes.size() + meant.size() < std::numeric_limits<std::uint32_t>::max(),
+        "the vocabulary's tokens exceed 4 GiB");
   info.bytes_offset = static_cast<std::uint32_t>(all_bytes.size());
   info.bytes_size = static_cast<std::uint32_t>(meant.size());
   all_bytes += meant;
@@ -131,8 +135,10 @@ std::optional<std::int32_t> Tokenizer::Impl::token_to_id(std::string_view token)
 }
 
 void Tokenizer::Impl::encode(std::string_view text, const EncodeOutput& out) const {
-  CHECK(text.size() <= std::size_t{1} << 30, "a text of {} bytes, at most {} are supported", text.size(), std::size_t{1} << 30);
-  if (const auto invalid = first_invalid_utf8(text)) fail("a text that is not UTF-8 (at byte {} of {})", *invalid, text.size());
+  CHECK(text.size() <= std::size_t{1} << 30, "a text of {} bytes, at most {} are supported", text.size(),
+        std::size_t{1} << 30);
+  if (const auto invalid = first_invalid_utf8(text))
+    fail("a text that is not UTF-8 (at byte {} of {})", *invalid, text.size());
   thread_local EncodeBuffers buffers;
   raw_matcher.split(text, buffers.sections);
   std::size_t next_boundary = 0;
@@ -187,7 +193,8 @@ void Tokenizer::Impl::encode_words(std::string_view piece, std::size_t offset, E
       out.ids.push_back(token.id);
       done += token.bytes;
       if (out.ends != nullptr) {
-        out.ends->push_back(static_cast<std::uint32_t>(offset + word.begin + std::max(done, added_bytes) - added_bytes));
+        out.ends->push_back(
+            static_cast<std::uint32_t>(offset + word.begin + std::max(done, added_bytes) - added_bytes));
       }
     }
   }
@@ -200,7 +207,8 @@ Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "tokenizer.json";
-  CHECK(std::filesystem::exists(path), "{}: no such file, wanted: the tokenizer of a Hugging Face model folder", path.string());
+  CHECK(std::filesystem::exists(path), "{}: no such file, wanted: the tokenizer of a Hugging Face model folder",
+        path.string());
   const std::filesystem::path config_path = folder / "tokenizer_config.json";
   const std::string config = std::filesystem::exists(config_path) ? read_file(config_path) : "";
   Tokenizer tokenizer(std::make_unique<Impl>(parse_tokenizer(read_file(path), path.string()),
@@ -210,7 +218,8 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   return tokenizer;
 }
 
-Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json, const std::string& origin) {
+Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json,
+                               const std::string& origin) {
   return Tokenizer(std::make_unique<Impl>(parse_tokenizer(tokenizer_json, origin),
                                           parse_tokenizer_config(tokenizer_config_json, origin), origin));
 }

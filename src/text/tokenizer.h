@@ -34,7 +34,8 @@ class Tokenizer {
   // folder: holds tokenizer.json and, optionally, tokenizer_config.json.
   // Throws Error: no such file, not byte-level BPE (names the type found), broken JSON, ids out of range.
   static Tokenizer from_folder(const std::filesystem::path& folder);
-  static Tokenizer from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json, const std::string& origin);
+  static Tokenizer from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json,
+                             const std::string& origin);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -50,12 +51,12 @@ class Tokenizer {
   std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens = false) const;
 
   std::optional<std::int32_t> token_to_id(std::string_view token) const;
-  std::string id_to_token(std::int32_t id) const;       // as written in the vocabulary; empty if there is none
+  std::string id_to_token(std::int32_t id) const;  // as written in the vocabulary; empty if there is none
   bool is_special(std::int32_t id) const;
-  std::int64_t vocab_size() const;                      // largest id + 1
-  std::optional<std::int32_t> bos_id() const;           // tokenizer_config.json's bos_token, if any
+  std::int64_t vocab_size() const;             // largest id + 1
+  std::optional<std::int32_t> bos_id() const;  // tokenizer_config.json's bos_token, if any
   std::optional<std::int32_t> eos_id() const;
-  const std::string& chat_template() const;             // tokenizer_config.json's (or chat_template.jinja), empty if none
+  const std::string& chat_template() const;  // tokenizer_config.json's (or chat_template.jinja), empty if none
 
  private:
   struct Impl;

@@ -19,7 +19,8 @@ constexpr int kMaxDepth = 16;  // of Sequence inside Sequence
 }
 
 void check_depth(const JsonReader& reader, int depth) {
-  CHECK(depth < kMaxDepth, "{}: {} nests Sequence more than {} deep", reader.origin(), reader.path().substr(0, 120), kMaxDepth);
+  CHECK(depth < kMaxDepth, "{}: {} nests Sequence more than {} deep", reader.origin(), reader.path().substr(0, 120),
+        kMaxDepth);
 }
 
 // Model
@@ -27,21 +28,24 @@ void check_depth(const JsonReader& reader, int depth) {
 StringTable parse_vocabulary(const JsonReader& vocab) {
   const auto& object = vocab.object();
   CHECK(!object.empty(), "{}: model.vocab is empty", vocab.origin());
-  CHECK(object.size() <= static_cast<std::size_t>(kMaxTokenId) + 1, "{}: model.vocab has {} tokens, at most {} are supported",
-        vocab.origin(), object.size(), kMaxTokenId + 1);
+  CHECK(object.size() <= static_cast<std::size_t>(kMaxTokenId) + 1,
+        "{}: model.vocab has {} tokens, at most {} are supported", vocab.origin(), object.size(), kMaxTokenId + 1);
   StringTable table;
   table.reserve(object.size(), object.size() * 8);
   std::unordered_map<std::int32_t, std::string_view> by_id;
   by_id.reserve(object.size());
   for (const auto& [token, value] : object) {
-    CHECK(token.size() <= (std::size_t{1} << 20), "{}: model.vocab has a token of {} bytes", vocab.origin(), token.size());
+    CHECK(token.size() <= (std::size_t{1} << 20), "{}: model.vocab has a token of {} bytes", vocab.origin(),
+          token.size());
     // The path is put together only where it is needed: this loop runs a hundred thousand times.
-    const bool quick = value.is_number_unsigned() && value.get<std::uint64_t>() <= static_cast<std::uint64_t>(kMaxTokenId);
-    const std::int32_t id = quick ? static_cast<std::int32_t>(value.get<std::uint64_t>())
-                                  : JsonReader(value, vocab.origin(), "model.vocab[\"" + token + "\"]").integer(kMaxTokenId);
+    const bool quick =
+        value.is_number_unsigned() && value.get<std::uint64_t>() <= static_cast<std::uint64_t>(kMaxTokenId);
+    const std::int32_t id =
+        quick ? static_cast<std::int32_t>(value.get<std::uint64_t>())
+              : JsonReader(value, vocab.origin(), "model.vocab[\"" + token + "\"]").integer(kMaxTokenId);
     const auto [other, fresh] = by_id.emplace(id, token);
-    CHECK(fresh, "{}: model.vocab gives the id {} to both \"{}\" and \"{}\"", vocab.origin(), id, other->second.substr(0, 60),
-          std::string_view(token).substr(0, 60));
+    CHECK(fresh, "{}: model.vocab gives the id {} to both \"{}\" and \"{}\"", vocab.origin(), id,
+          other->second.substr(0, 60), std::string_view(token).substr(0, 60));
     table.insert(token, id);
   }
   return table;
@@ -74,7 +78,8 @@ BpeModel parse_model(const JsonReader& model) {
   const JsonReader type = model.at("type");
   const bool is_bpe = type.is_null() ? model.at("merges").is_array() : type.string() == "BPE";
   if (!is_bpe) refuse(model, type.is_null() ? "without a type" : "of type \"" + type.string() + "\"", "BPE");
-  if (model.at("byte_fallback").boolean(false)) refuse(model, "with byte_fallback", "byte-level BPE, in which no byte is unknown");
+  if (model.at("byte_fallback").boolean(false))
+    refuse(model, "with byte_fallback", "byte-level BPE, in which no byte is unknown");
   for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const JsonReader value = model.at(affix);
     if (!value.is_null() && !value.string().empty()) refuse(value, "\"" + value.string() + "\"", "none");
@@ -137,7 +142,8 @@ void parse_pretokenizer(const JsonReader& pretokenizer, std::vector<Pretokenizer
   const std::string& type = pretokenizer.at("type").string();
   if (type == "Sequence") {
     const JsonReader list = pretokenizer.at("pretokenizers");
-    CHECK(list.array().size() <= 64, "{}: {} has {} steps, at most 64 are supported", list.origin(), list.path(), list.size());
+    CHECK(list.array().size() <= 64, "{}: {} has {} steps, at most 64 are supported", list.origin(), list.path(),
+          list.size());
     for (std::size_t i = 0; i < list.size(); ++i) parse_pretokenizer(list.element(i), steps, depth + 1);
   } else if (type == "Split") {
     steps.emplace_back(parse_split(pretokenizer));
@@ -146,7 +152,8 @@ void parse_pretokenizer(const JsonReader& pretokenizer, std::vector<Pretokenizer
   } else if (type == "ByteLevel") {
     ByteLevelStep step;
     step.add_prefix_space = pretokenizer.at("add_prefix_space").boolean(true);
-    if (pretokenizer.at("use_regex").boolean(true)) step.regex = std::make_unique<Regex>(kGpt2Pattern, pretokenizer.origin());
+    if (pretokenizer.at("use_regex").boolean(true))
+      step.regex = std::make_unique<Regex>(kGpt2Pattern, pretokenizer.origin());
     steps.emplace_back(std::move(step));
   } else {
     refuse(pretokenizer, "of type \"" + type + "\"", kSupported);
@@ -186,7 +193,8 @@ void parse_post_processor(const JsonReader& processor, TokenizerParts& parts, in
   const std::string& type = processor.at("type").string();
   if (type == "ByteLevel") return;  // changes offsets only
   if (type == "TemplateProcessing") return parse_template(processor, parts);
-  if (type != "Sequence") refuse(processor, "of type \"" + type + "\"", "none, ByteLevel, TemplateProcessing, Sequence");
+  if (type != "Sequence")
+    refuse(processor, "of type \"" + type + "\"", "none, ByteLevel, TemplateProcessing, Sequence");
   const JsonReader list = processor.at("processors");
   for (std::size_t i = 0; i < list.array().size(); ++i) parse_post_processor(list.element(i), parts, depth + 1);
 }
@@ -226,14 +234,15 @@ std::vector<AddedToken> parse_added_tokens(const JsonReader& list, const StringT
     const std::string shown = token.content.substr(0, 60);
     if (token.content.empty()) entry.at("content").wrong("a string that is not empty");
     const std::int32_t in_vocabulary = vocabulary.find(token.content);
-    CHECK(in_vocabulary < 0 || in_vocabulary == token.id, "{}: {} gives \"{}\" the id {}, model.vocab gives it {}", entry.origin(),
-          entry.path(), shown, token.id, in_vocabulary);
+    CHECK(in_vocabulary < 0 || in_vocabulary == token.id, "{}: {} gives \"{}\" the id {}, model.vocab gives it {}",
+          entry.origin(), entry.path(), shown, token.id, in_vocabulary);
     tokens.push_back(std::move(token));
     const AddedToken& kept = tokens.back();
     const auto [other, fresh] = by_id.emplace(kept.id, kept.content);
-    CHECK(fresh || other->second == kept.content, "{}: {} gives \"{}\" the id {}, which is that of \"{}\"", entry.origin(),
-          entry.path(), shown, kept.id, other->second.substr(0, 60));
-    CHECK(by_content.emplace(kept.content, kept.id).second, "{}: {} lists \"{}\" a second time", entry.origin(), entry.path(), shown);
+    CHECK(fresh || other->second == kept.content, "{}: {} gives \"{}\" the id {}, which is that of \"{}\"",
+          entry.origin(), entry.path(), shown, kept.id, other->second.substr(0, 60));
+    CHECK(by_content.emplace(kept.content, kept.id).second, "{}: {} lists \"{}\" a second time", entry.origin(),
+          entry.path(), shown);
   }
   return tokens;
 }

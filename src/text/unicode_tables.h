@@ -14,7 +14,7 @@ struct CodeRange {
   char32_t last = 0;  // inclusive
 };
 
-// Members of a general category ("L", "Lu", "Nd", …) that PCRE2's tables may lack; nothing for a category not held here.
+// Members of a general category ("L", "Lu", "Nd", …) that PCRE2's tables may lack; nothing for one not held here.
 std::optional<std::vector<CodeRange>> new_members_of(std::string_view category);
 
 bool is_new_numeric(char32_t code);     // of category N, but perhaps not in the libraries' tables

@@ -19,7 +19,8 @@ Utf8Part utf8_part(std::string_view text, std::size_t at) {
   const unsigned lead = byte(0);
   if (lead < 0x80) return {1, true};
   std::size_t size = 0;
-  unsigned low = 0x80, high = 0xBF;  // allowed for the second byte: no overlong forms, no surrogates, none above U+10FFFF
+  unsigned low = 0x80,
+           high = 0xBF;  // allowed for the second byte: no overlong forms, no surrogates, none above U+10FFFF
   if (lead >= 0xC2 && lead <= 0xDF) {
     size = 2;
   } else if (lead >= 0xE0 && lead <= 0xEF) {

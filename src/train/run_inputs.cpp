@@ -13,7 +13,7 @@ constexpr double kLittleSupervised = 0.02;
 void check_vocabulary(const RunInputs& inputs) {
   const std::int64_t vocab = inputs.model->config().vocab_size;
   std::int32_t largest = 0;
-  for (const TokenStore* store : {&inputs.rows.train, &inputs.rows.held_out})
+  for (const TokenStore* store : {&inputs.rows->train, &inputs.rows->held_out})
     for (std::int64_t row = 0; row < store->rows(); ++row)
       for (std::int32_t id : store->ids(row)) largest = std::max(largest, id);
   CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", inputs.model->origin(), largest,
@@ -21,9 +21,9 @@ void check_vocabulary(const RunInputs& inputs) {
 }
 
 void report_rows(const RunInputs& inputs) {
-  const TokenStore& train = inputs.rows.train;
+  const TokenStore& train = inputs.rows->train;
   log::info("training rows: {}", train.summary());
-  if (const std::string faults = inputs.rows.fault_summary(); !faults.empty()) log::warning("{}", faults);
+  if (const std::string faults = inputs.rows->fault_summary(); !faults.empty()) log::warning("{}", faults);
   if (train.supervised_share() < kLittleSupervised) {
     log::warning("only {:.2f} % of the training tokens are supervised; look at --loss_on and the data set's columns",
                  100.0 * train.supervised_share());
@@ -58,13 +58,13 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   if (config.eval_max_rows > 0 && static_cast<std::int64_t>(split.test.size()) > config.eval_max_rows)
     split.test.resize(static_cast<std::size_t>(config.eval_max_rows));
   const RowEncoder encoder(*inputs.tokenizer, *inputs.chat_template, {config.max_seq_length, config.loss_on});
-  inputs.rows = tokenize_dataset(*inputs.dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
+  inputs.rows = std::make_unique<TokenizedDataset>(tokenize_dataset(*inputs.dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
     Progress progress;
     progress.step = done;
     progress.total_steps = total;
     progress.what = "tokenising row";
     console.update(progress);
-  });
+  }));
   console.finish();
   check_vocabulary(inputs);
   report_rows(inputs);
@@ -76,20 +76,20 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   train.seed = static_cast<std::uint64_t>(config.seed);
   train.last_batch = program_rules(config.program).drop_last ? LastBatch::drop : LastBatch::keep;
   train.packing = config.packing ? Packing::fill : Packing::off;
-  inputs.train_loader = std::make_unique<BatchLoader>(inputs.rows.train, train);
-  if (inputs.rows.held_out.rows() > 0) {
+  inputs.train_loader = std::make_unique<BatchLoader>(inputs.rows->train, train);
+  if (inputs.rows->held_out.rows() > 0) {
     BatchLoaderOptions eval;
     eval.batch_size = config.eval_batch_size;
     eval.max_seq_length = config.max_seq_length;
     eval.order = RowOrder::as_stored;
-    inputs.eval_loader = std::make_unique<BatchLoader>(inputs.rows.held_out, eval);
+    inputs.eval_loader = std::make_unique<BatchLoader>(inputs.rows->held_out, eval);
   }
   return inputs;
 }
 
 std::string RunInputs::example(bool color, std::size_t max_chars) const {
-  const auto ids = rows.train.ids(0);
-  const auto labels = rows.train.labels(0);
+  const auto ids = rows->train.ids(0);
+  const auto labels = rows->train.labels(0);
   std::string text;
   for (std::size_t t = 0; t < ids.size() && text.size() < max_chars;) {
     // Token t is learnt if the position before it has to predict it.

@@ -17,7 +17,7 @@ struct RunInputs {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::unique_ptr<Dataset> dataset;
-  TokenizedDataset rows;
+  std::unique_ptr<TokenizedDataset> rows;  // behind a pointer: the loaders refer to its stores
   std::unique_ptr<BatchLoader> train_loader;
   std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where eval_interval is 0
 

@@ -119,8 +119,8 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   json["model"] = {{"origin", inputs_.model->origin()}, {"stored_as", inputs_.model->stored_as()}};
   json["parameters"] = engine_->params().table().num_parameters();
   json["chat_template"] = inputs_.chat_template->name();
-  json["rows"] = {{"train", inputs_.rows.train.rows()}, {"held_out", inputs_.rows.held_out.rows()}, {"left_out", inputs_.rows.dropped()},
-                  {"truncated", inputs_.rows.train.truncated_rows()}};
+  json["rows"] = {{"train", inputs_.rows->train.rows()}, {"held_out", inputs_.rows->held_out.rows()}, {"left_out", inputs_.rows->dropped()},
+                  {"truncated", inputs_.rows->train.truncated_rows()}};
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
   json["flags"] = flags_;
@@ -129,9 +129,6 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 
 void Trainer::run() {
   install_interrupt_handlers();
-  if (precision_.recipe != RecipeKind::none || !precision_.fallback.empty()) {
-    metrics_.text("precision", precision_.fallback.empty() ? precision_.description : precision_.fallback);
-  }
   for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
     train_epoch(epoch);
     const bool last = done() || epoch + 1 == config_.num_epochs;

@@ -17,8 +17,8 @@ TEST_P(CpuOpCase, MatchesReference) {
   GetParam().run(*backend);
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, CpuOpCase, ::testing::ValuesIn(op_cases()), [](const auto& info) {
-  std::string name = info.param.name;
+INSTANTIATE_TEST_SUITE_P(Table, CpuOpCase, ::testing::ValuesIn(op_cases()), [](const auto& one) {
+  std::string name = one.param.name;
   std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name;
 });

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct OpCase {
   std::string name;  // "rmsnorm/bf16/69": operation, dtype, count
   std::function<void(Backend&)> run;
 };
+
+inline void PrintTo(const OpCase& op_case, std::ostream* out) { *out << op_case.name; }
 
 std::vector<OpCase> op_cases();
 

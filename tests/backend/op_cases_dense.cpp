@@ -155,6 +155,7 @@ void swiglu_case(Backend& backend, DType a, std::int64_t live, bool in_place) {
       y[at(r * kCols + c)].add(g * sigmoid * u);
       d[at(r * 2 * kCols + c)].add(g_out * u * sigmoid);
       d[at(r * 2 * kCols + c)].add(g_out * u * sigmoid * g * (1.0 - sigmoid));
+      d[at(r * 2 * kCols + c)].magnitude += std::abs(g_out * u * sigmoid * g);  // what cancels in 1 - sigmoid
       d[at(r * 2 * kCols + kCols + c)].add(g_out * g * sigmoid);
     }
   }

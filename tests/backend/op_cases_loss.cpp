@@ -43,7 +43,9 @@ void cross_entropy_case(Backend& backend, DType a, std::int64_t live, std::int64
     loss[at(r)].add(largest - logits[at(r * vocab + labels[at(r)])]);
     loss[at(r)].magnitude += 1;
     for (std::int64_t v = 0; v < vocab; ++v) {
-      gradient[at(r * vocab + v)].add(std::exp(logits[at(r * vocab + v)] - largest) / total);
+      const double below = logits[at(r * vocab + v)] - largest, p = std::exp(below) / total;
+      gradient[at(r * vocab + v)].add(p);
+      gradient[at(r * vocab + v)].magnitude += p * std::abs(below);  // the rounding of the exponent
       if (v == labels[at(r)]) gradient[at(r * vocab + v)].add(-1.0);
     }
   }

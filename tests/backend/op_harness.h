@@ -57,7 +57,7 @@ struct Expected {
   }
 };
 
-// |got - value| <= u(dtype) * |value| + (terms + 8) * 2^-24 * magnitude, with u = 2^-24 (f32) or 2^-9 (bf16): the bound of
+// |got - value| <= u(dtype) * |value| + (terms + 8) * 2^-24 * magnitude, with u = 2^-24 (f32) or 2^-8 (bf16): the bound of
 // an fp32 sum of `terms` terms in any order, eight roundings around it, and the final rounding to dtype.
 void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected, DType dtype,
                   std::int64_t terms);

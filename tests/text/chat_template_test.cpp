@@ -65,7 +65,8 @@ TEST_P(ChatGolden, MathsTemplate) {
     EXPECT_EQ(tokenizer.encode_segments(chat.render(prompt, true)).ids, row["prompt_ids"].get<Ids>());
     const SupervisedIds whole = tokenizer.encode_segments(chat.render(messages, false));
     EXPECT_EQ(whole.ids, row["ids"].get<Ids>());
-    EXPECT_EQ(supervised_text(chat.render(messages, false)), "[" + row["generated_solution"].get<std::string>() + "<|eot_id|>]");
+    EXPECT_EQ(supervised_text(chat.render(messages, false)),
+              "[" + row["generated_solution"].get<std::string>() + "<|eot_id|>]");
     // A token is learnt if it holds a byte of the solution: as many leading ones are not as the prompt has in common.
     const auto prompt_ids = row["prompt_ids"].get<Ids>();
     const auto differ = std::mismatch(prompt_ids.begin(), prompt_ids.end(), whole.ids.begin(), whole.ids.end());
@@ -80,9 +81,9 @@ INSTANTIATE_TEST_SUITE_P(Text, ChatGolden, ::testing::Values("llama-3.1", "qwen2
 TEST(ChatTemplate, LegacyText) {
   const ChatTemplate chat(ChatTemplateKind::legacy);
   const auto messages = maths("1+1?", "It is \\boxed{2}.");
-  const std::string prompt =
-      "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n" + kMathSystemText +
-      "\n<|eot_id|>\n<|start_header_id|>user<|end_header_id|>\n1+1?\n<|eot_id|>\n<|start_header_id|>assistant<|end_header_id|>\n";
+  const std::string prompt = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n" + kMathSystemText +
+                             "\n<|eot_id|>\n<|start_header_id|>user<|end_header_id|>\n1+1?\n<|eot_id|>\n<|start_header_"
+                             "id|>assistant<|end_header_id|>\n";
   EXPECT_EQ(chat.render_text(messages, false), prompt + "It is \\boxed{2}.<|eot_id|>");
   EXPECT_EQ(chat.render_text({messages[0], messages[1]}, true), prompt);
   EXPECT_EQ(supervised_text(chat.render(messages, false)), "[It is \\boxed{2}.<|eot_id|>]");
@@ -92,13 +93,16 @@ TEST(ChatTemplate, LegacyText) {
 
 TEST(ChatTemplate, MathSystemText) {
   EXPECT_EQ(kMathSystemText,
-            "You are a helpful assistant that solves math problems step by step. Please reason step by step, and put your final "
-            "answer within \x5C" "boxed{}.");
+            "You are a helpful assistant that solves math problems step by step. Please reason step by step, and put "
+            "your final "
+            "answer within \x5C"
+            "boxed{}.");
 }
 
 TEST(ChatTemplate, ChatmlLearnsUpToTheEndOfTurn) {
   const ChatTemplate chat(ChatTemplateKind::chatml);
-  const std::vector<ChatMessage> messages = {{"user", "One"}, {"assistant", "Two"}, {"user", "Three"}, {"assistant", "Four"}};
+  const std::vector<ChatMessage> messages = {
+      {"user", "One"}, {"assistant", "Two"}, {"user", "Three"}, {"assistant", "Four"}};
   EXPECT_EQ(supervised_text(chat.render(messages, false)), "[Two<|im_end|>][Four<|im_end|>]");
   EXPECT_EQ(chat.end_of_turn(), "<|im_end|>");
   const Tokenizer& qwen = golden_tokenizer("qwen2.5");
@@ -113,7 +117,8 @@ TEST(ChatTemplate, ChatmlLearnsUpToTheEndOfTurn) {
 TEST(ChatTemplate, OneBeginOfText) {
   const Tokenizer& llama = golden_tokenizer("llama-3.1");
   for (const char* name : {"auto", "llama3", "legacy"}) {
-    const SupervisedIds encoded = llama.encode_segments(ChatTemplate::choose(name, llama).render(maths("p", "s"), false));
+    const SupervisedIds encoded =
+        llama.encode_segments(ChatTemplate::choose(name, llama).render(maths("p", "s"), false));
     EXPECT_EQ(std::count(encoded.ids.begin(), encoded.ids.end(), *llama.bos_id()), 1) << name;
   }
 }
@@ -121,28 +126,36 @@ TEST(ChatTemplate, OneBeginOfText) {
 Tokenizer with_template(const std::string& chat_template, const std::vector<std::string>& special) {
   nlohmann::json document = testing::small_tokenizer();
   for (const std::string& token : special) {
-    document["added_tokens"].push_back({{"id", 1000 + document["added_tokens"].size()}, {"content", token}, {"special", true}});
+    document["added_tokens"].push_back(
+        {{"id", 1000 + document["added_tokens"].size()}, {"content", token}, {"special", true}});
   }
   const nlohmann::json config = {{"chat_template", chat_template}};
   return Tokenizer::from_json(document.dump(), chat_template.empty() ? "" : config.dump(), "small.json");
 }
 
 const std::string kSmolTemplate =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou are a helpful "
-    "AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\\n' + "
-    "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou "
+    "are a helpful "
+    "AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n' }}{% endif %}{{'<|im_start|>' + message['role'] "
+    "+ '\\n' + "
+    "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|im_start|>assistant\\n' }}{% endif %}";
 
 TEST(ChatTemplate, DefaultSystemTextComesFromTheModelsTemplate) {
   const Tokenizer smol = with_template(kSmolTemplate, {"<|im_start|>", "<|im_end|>"});
   EXPECT_EQ(ChatTemplate::choose("auto", smol).render_text({{"user", "Hi"}}, true),
-            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\nHi"
+            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+            "Face<|im_end|>\n<|im_start|>user\nHi"
             "<|im_end|>\n<|im_start|>assistant\n");
-  EXPECT_EQ(ChatTemplate::choose("chatml", smol).render_text({{"user", "Hi"}}, false), "<|im_start|>user\nHi<|im_end|>\n");
+  EXPECT_EQ(ChatTemplate::choose("chatml", smol).render_text({{"user", "Hi"}}, false),
+            "<|im_start|>user\nHi<|im_end|>\n");
 }
 
 TEST(ChatTemplate, AutoFallsBackToTheFamily) {
-  EXPECT_EQ(ChatTemplate::choose("auto", with_template("", {"<|im_start|>", "<|im_end|>"})).kind(), ChatTemplateKind::chatml);
-  const Tokenizer llama = with_template("{{ strftime_now('%d') }}<|start_header_id|>", {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+  EXPECT_EQ(ChatTemplate::choose("auto", with_template("", {"<|im_start|>", "<|im_end|>"})).kind(),
+            ChatTemplateKind::chatml);
+  const Tokenizer llama = with_template("{{ strftime_now('%d') }}<|start_header_id|>",
+                                        {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
   EXPECT_EQ(ChatTemplate::choose("auto", llama).kind(), ChatTemplateKind::llama3);
 }
 
@@ -157,8 +170,8 @@ std::string usage_error(const std::string& name, const Tokenizer& tokenizer) {
 }
 
 TEST(ChatTemplate, WhatIsNotBuiltIsRefused) {
-  const Tokenizer none = with_template("", {}), strange = with_template("{{ '[INST]' }}", {}), dated =
-      with_template("{{ date_string }}<|start_header_id|>", {});
+  const Tokenizer none = with_template("", {}), strange = with_template("{{ '[INST]' }}", {}),
+                  dated = with_template("{{ date_string }}<|start_header_id|>", {});
   EXPECT_NE(usage_error("auto", none).find("neither"), std::string::npos);
   EXPECT_NE(usage_error("model", none).find("no chat template"), std::string::npos);
   EXPECT_NE(usage_error("model", strange).find("not built yet"), std::string::npos);

@@ -39,6 +39,8 @@ inline nlohmann::json small_tokenizer() {
           {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"b c", "a b", "ab c", "\u0120 a"}}}}};
 }
 
-inline Tokenizer load(const nlohmann::json& document) { return Tokenizer::from_json(document.dump(), "", "small.json"); }
+inline Tokenizer load(const nlohmann::json& document) {
+  return Tokenizer::from_json(document.dump(), "", "small.json");
+}
 
 }  // namespace llmfp8::testing

@@ -1,4 +1,5 @@
 // Every golden line of HF tokenizers: encoding, decoding, Unicode tables.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "text/normalizer.h"
@@ -50,7 +51,8 @@ TEST_P(GoldenTokenizer, OffsetsCoverTheNormalisedText) {
     ASSERT_EQ(encoding.ends.empty() ? 0 : encoding.ends.back(), decoded.size());
     // Ends that fall between characters are where decoding a beginning ends.
     for (std::size_t i = 0; i < encoding.ids.size() && i < 200; ++i) {
-      if (encoding.ends[i] < decoded.size() && (static_cast<unsigned char>(decoded[encoding.ends[i]]) & 0xC0u) == 0x80u) continue;
+      if (encoding.ends[i] < decoded.size() && (static_cast<unsigned char>(decoded[encoding.ends[i]]) & 0xC0u) == 0x80u)
+        continue;
       ASSERT_EQ(tokenizer.decode(std::span(encoding.ids).first(i + 1)), decoded.substr(0, encoding.ends[i]));
     }
   }
@@ -66,10 +68,11 @@ TEST(RegexClasses, AreThoseOfTheReferenceForEveryCodePoint) {
     for (const auto& range : ranges) {
       for (std::uint32_t code = range[0]; code <= range[1].get<std::uint32_t>(); ++code) wanted[code] = true;
     }
-    const std::string escape = name == "s" ? "\\s" : "\\p{" + name + "}";
+    const std::string escape = name == "s" ? "\\s" : fmt::format("\\p{{{}}}", name);
     // Alone, in a class, in a negated class, and as its own negation.
-    const Regex alone(escape, "test"), inside("[x" + escape + "]", "test"), outside("[^x" + escape + "]", "test");
-    const Regex negated(name == "s" ? "\\S" : "\\P{" + name + "}", "test");
+    const Regex alone(escape, "test"), inside(fmt::format("[x{}]", escape), "test");
+    const Regex outside(fmt::format("[^x{}]", escape), "test");
+    const Regex negated(name == "s" ? "\\S" : fmt::format("\\P{{{}}}", name), "test");
     std::vector<TextRange> matches;
     const auto found = [&](const Regex& regex, const std::string& text) {
       matches.clear();
@@ -77,7 +80,8 @@ TEST(RegexClasses, AreThoseOfTheReferenceForEveryCodePoint) {
       return matches.size() == 1;
     };
     for (char32_t code = 0; code < 0x110000; ++code) {
-      if ((code >= 0xD800 && code <= 0xDFFF) || code == 1 || code == '|' || code == 'x') continue;  // 1 and |: not in the tables
+      if ((code >= 0xD800 && code <= 0xDFFF) || code == 1 || code == '|' || code == 'x')
+        continue;  // 1 and |: not in the tables
       std::string text;
       append_utf8(text, code);
       ASSERT_EQ(found(alone, text), wanted[code]) << escape << " U+" << std::hex << std::uint32_t{code};
@@ -91,7 +95,7 @@ TEST(RegexClasses, AreThoseOfTheReferenceForEveryCodePoint) {
 TEST(RegexClasses, CaseInsensitiveLettersAreThoseOfTheReference) {
   const auto tables = testing::read_json(golden_dir() / "tokenizers" / "regex_classes.json");
   for (const auto& [letter, codes] : tables["case_insensitive"].items()) {
-    const Regex regex("(?i:" + letter + ")", "test");
+    const Regex regex(fmt::format("(?i:{})", letter), "test");
     std::vector<char32_t> found;
     std::vector<TextRange> matches;
     for (char32_t code = 0; code < 0x110000; ++code) {
@@ -109,7 +113,8 @@ TEST(RegexClasses, CaseInsensitiveLettersAreThoseOfTheReference) {
 TEST(Nfc, EveryGoldenLine) {
   const auto rows = read_jsonl(golden_dir() / "tokenizers" / "nfc.jsonl");
   ASSERT_GT(rows.size(), 1000u);
-  for (const auto& row : rows) EXPECT_EQ(nfc(row["text"].get<std::string>()), row["nfc"].get<std::string>()) << row.dump();
+  for (const auto& row : rows)
+    EXPECT_EQ(nfc(row["text"].get<std::string>()), row["nfc"].get<std::string>()) << row.dump();
 }
 
 // References: tokenizers 0.23.3, normalizers.NFC().

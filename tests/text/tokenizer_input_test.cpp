@@ -29,14 +29,16 @@ std::string error_with(const std::string& pointer, const json& value) {
   return message_of([&] { testing::load(document); });
 }
 
-#define EXPECT_SAYS(message, part)                                            \
-  do {                                                                        \
-    const std::string said = (message);                                       \
-    EXPECT_NE(said.find(part), std::string::npos) << "message: " << said;     \
-    EXPECT_EQ(said.find('\n'), std::string::npos) << "message: " << said;     \
+#define EXPECT_SAYS(message, part)                                        \
+  do {                                                                    \
+    const std::string said = (message);                                   \
+    EXPECT_NE(said.find(part), std::string::npos) << "message: " << said; \
+    EXPECT_EQ(said.find('\n'), std::string::npos) << "message: " << said; \
   } while (false)
 
-TEST(BadTokenizer, TheSmallOneLoads) { EXPECT_EQ(message_of([] { testing::load(testing::small_tokenizer()); }), "no error"); }
+TEST(BadTokenizer, TheSmallOneLoads) {
+  EXPECT_EQ(message_of([] { testing::load(testing::small_tokenizer()); }), "no error");
+}
 
 TEST(BadTokenizer, WhatIsNotSupportedIsNamed) {
   EXPECT_SAYS(error_with("/model/type", "Unigram"), "\"Unigram\" is not supported (supported: BPE)");
@@ -44,12 +46,14 @@ TEST(BadTokenizer, WhatIsNotSupportedIsNamed) {
   EXPECT_SAYS(error_with("/model/dropout", 0.1), "model.dropout");
   EXPECT_SAYS(error_with("/model/end_of_word_suffix", "</w>"), "</w>");
   EXPECT_SAYS(error_with("/model/continuing_subword_prefix", "##"), "##");
-  EXPECT_SAYS(error_with("/normalizer", {{"type", "Lowercase"}}), "\"Lowercase\" is not supported (supported: none, NFC");
+  EXPECT_SAYS(error_with("/normalizer", {{"type", "Lowercase"}}),
+              "\"Lowercase\" is not supported (supported: none, NFC");
   EXPECT_SAYS(error_with("/normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "NFKC"}}}}}), "\"NFKC\"");
   EXPECT_SAYS(error_with("/pre_tokenizer", {{"type", "Metaspace"}}), "\"Metaspace\" is not supported");
   EXPECT_SAYS(error_with("/pre_tokenizer", nullptr), "pre_tokenizer null is not supported");
   EXPECT_SAYS(error_with("/pre_tokenizer", {{"type", "Digits"}}), "without ByteLevel");
-  EXPECT_SAYS(error_with("/pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}}, {{"type", "Digits"}}}}}),
+  EXPECT_SAYS(error_with("/pre_tokenizer",
+                         {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}}, {{"type", "Digits"}}}}}),
               "after ByteLevel");
   EXPECT_SAYS(error_with("/post_processor", {{"type", "BertProcessing"}}), "\"BertProcessing\"");
   EXPECT_SAYS(error_with("/decoder", {{"type", "Metaspace"}}), "\"Metaspace\" is not supported (supported: ByteLevel)");
@@ -59,18 +63,22 @@ TEST(BadTokenizer, WhatIsNotSupportedIsNamed) {
 json split_step(const std::string& regex) {
   return {{"type", "Sequence"},
           {"pretokenizers",
-           {{{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}}, {{"type", "ByteLevel"}}}}};
+           {{{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}},
+            {{"type", "ByteLevel"}}}}};
 }
 
 TEST(BadTokenizer, Regexes) {
-  for (const char* regex : {"\\w+", "\\h", "\\bx", "(?m:.)", "(?<n>x)", "(*FAIL)", "[a[b]]", "[a&&b]", "[[:alpha:]]", "\\p{Han}", "\\p{^L}",
-                            "[\\P{L}]", "[\\S]", "x{,3}", "x{1,2}+", "\\x{FFFFFFFFF}", "\\xFF", "\\1", "[]", "[^", "\\", "\\p", "\\v", "\\K"}) {
+  for (const char* regex :
+       {"\\w+",        "\\h",      "\\bx",    "(?m:.)",   "(?<n>x)", "(*FAIL)", "[a[b]]",  "[a&&b]",
+        "[[:alpha:]]", "\\p{Han}", "\\p{^L}", "[\\P{L}]", "[\\S]",   "x{,3}",   "x{1,2}+", "\\x{FFFFFFFFF}",
+        "\\xFF",       "\\1",      "[]",      "[^",       "\\",      "\\p",     "\\v",     "\\K"}) {
     EXPECT_SAYS(error_with("/pre_tokenizer", split_step(regex)), "is not supported");
   }
   EXPECT_SAYS(error_with("/pre_tokenizer", split_step("(a")), "does not compile");
   EXPECT_SAYS(error_with("/pre_tokenizer", split_step("\\x{110000}")), "does not compile");
   EXPECT_SAYS(error_with("/pre_tokenizer", split_step(std::string(100000, 'a'))), "100000 bytes");
-  EXPECT_SAYS(error_with("/pre_tokenizer", split_step(std::string(20000, '(') + std::string(20000, ')'))), "does not compile");
+  EXPECT_SAYS(error_with("/pre_tokenizer", split_step(std::string(20000, '(') + std::string(20000, ')'))),
+              "does not compile");
 }
 
 TEST(BadTokenizer, ARegexThatBacktracksWithoutEndIsGivenUp) {
@@ -89,15 +97,20 @@ TEST(BadTokenizer, Ids) {
   EXPECT_SAYS(error_with("/model/vocab", json::object()), "model.vocab is empty");
   EXPECT_SAYS(error_with("/added_tokens", {{{"id", 257}, {"content", "<x>"}}}), "which is that of \"abc\"");
   EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "abc"}}}), "model.vocab gives it 257");
-  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "x"}}, {{"id", 301}, {"content", "x"}}}), "model.vocab gives it");
-  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "<x>"}}, {{"id", 300}, {"content", "<y>"}}}), "which is that of \"<x>\"");
-  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "<x>"}}, {{"id", 301}, {"content", "<x>"}}}), "a second time");
-  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 4'294'967'296}, {"content", "<x>"}}}), "added_tokens[0].id is 4294967296");
+  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "x"}}, {{"id", 301}, {"content", "x"}}}),
+              "model.vocab gives it");
+  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "<x>"}}, {{"id", 300}, {"content", "<y>"}}}),
+              "which is that of \"<x>\"");
+  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", "<x>"}}, {{"id", 301}, {"content", "<x>"}}}),
+              "a second time");
+  EXPECT_SAYS(error_with("/added_tokens", {{{"id", 4'294'967'296}, {"content", "<x>"}}}),
+              "added_tokens[0].id is 4294967296");
   EXPECT_SAYS(error_with("/added_tokens", {{{"id", 300}, {"content", ""}}}), "not empty");
-  EXPECT_SAYS(error_with("/post_processor", {{"type", "TemplateProcessing"},
-                                             {"single", {{{"SpecialToken", {{"id", "S"}}}}, {{"Sequence", {{"id", "A"}}}}}},
-                                             {"special_tokens", {{"S", {{"ids", {999}}}}}}}),
-              "adds the id 999");
+  EXPECT_SAYS(
+      error_with("/post_processor", {{"type", "TemplateProcessing"},
+                                     {"single", {{{"SpecialToken", {{"id", "S"}}}}, {{"Sequence", {{"id", "A"}}}}}},
+                                     {"special_tokens", {{"S", {{"ids", {999}}}}}}}),
+      "adds the id 999");
   EXPECT_SAYS(error_with("/model/unk_token", "<nope>"), "<nope>");
 }
 
@@ -122,7 +135,8 @@ TEST(BadTokenizer, WrongTypesAnywhere) {
   document["model"]["merges"] = {"a b"};
   document["model"]["unk_token"] = "a";
   EXPECT_EQ(message_of([&] { testing::load(document); }), "no error");
-  const std::vector<json> values = {nullptr, true, -1, 5, 1e300, "", "x", json::array(), {1}, json::object(), {{"type", 1}}};
+  const std::vector<json> values = {nullptr, true,           -1,           5, 1e300, "", "x", json::array(),
+                                    {1},     json::object(), {{"type", 1}}};
   int refused = 0;
   const json flat = document.flatten();
   for (const auto& [pointer, value] : flat.items()) {
@@ -141,7 +155,9 @@ TEST(BadTokenizer, WrongTypesAnywhere) {
 }
 
 TEST(BadTokenizer, BrokenJson) {
-  const auto error_of = [](const std::string& text) { return message_of([&] { Tokenizer::from_json(text, "", "t.json"); }); };
+  const auto error_of = [](const std::string& text) {
+    return message_of([&] { Tokenizer::from_json(text, "", "t.json"); });
+  };
   EXPECT_SAYS(error_of(""), "t.json: not valid JSON (at byte 1)");
   EXPECT_SAYS(error_of("{\"model\": "), "not valid JSON");
   EXPECT_SAYS(error_of("{\"a\": \"\xFF\"}"), "not valid JSON");
@@ -155,7 +171,8 @@ TEST(BadTokenizer, BrokenJson) {
   document["normalizer"] = json::parse(nested);
   EXPECT_SAYS(message_of([&] { testing::load(document); }), "nests Sequence more than");
   const std::string whole = testing::small_tokenizer().dump();
-  for (std::size_t size = 0; size < whole.size(); size += 97) EXPECT_SAYS(error_of(whole.substr(0, size)), "not valid JSON");
+  for (std::size_t size = 0; size < whole.size(); size += 97)
+    EXPECT_SAYS(error_of(whole.substr(0, size)), "not valid JSON");
 }
 
 TEST(BadTokenizer, Folder) {
@@ -171,13 +188,15 @@ TEST(BadTokenizer, Folder) {
   std::ofstream(folder.path() / "chat_template.jinja") << "from its file";
   EXPECT_EQ(Tokenizer::from_folder(folder.path()).chat_template(), "from its file");
   std::ofstream(folder.path() / "tokenizer_config.json") << R"({"bos_token": 5})";
-  EXPECT_SAYS(message_of([&] { Tokenizer::from_folder(folder.path()); }), "tokenizer_config.json: bos_token is 5, wanted: a string");
+  EXPECT_SAYS(message_of([&] { Tokenizer::from_folder(folder.path()); }),
+              "tokenizer_config.json: bos_token is 5, wanted: a string");
 }
 
 TEST(BadText, IsRefusedOrDecodedLossily) {
   const Tokenizer tokenizer = testing::load(testing::small_tokenizer());
   EXPECT_SAYS(message_of([&] { tokenizer.encode("ab\xFF"); }), "not UTF-8 (at byte 2 of 3)");
-  EXPECT_EQ(tokenizer.decode(std::vector<std::int32_t>{'a', -1, 1 << 30, 'b'}), "ab");  // as HF: ids without a token are passed over
+  EXPECT_EQ(tokenizer.decode(std::vector<std::int32_t>{'a', -1, 1 << 30, 'b'}),
+            "ab");  // as HF: ids without a token are passed over
   EXPECT_TRUE(tokenizer.encode("").empty());
   EXPECT_EQ(tokenizer.encode(std::string("\0a", 2)), (std::vector<std::int32_t>{0, 'a'}));
 }

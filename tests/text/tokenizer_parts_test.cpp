@@ -17,7 +17,8 @@ std::vector<std::string> words_of(const Pretokenizer& pretokenizer, const std::s
   std::vector<Word> words;
   pretokenizer.split(text, words);
   std::vector<std::string> out;
-  for (const Word& word : words) out.push_back((word.prefix_space ? "_" : "") + text.substr(word.begin, word.end - word.begin));
+  for (const Word& word : words)
+    out.push_back((word.prefix_space ? "_" : "") + text.substr(word.begin, word.end - word.begin));
   return out;
 }
 
@@ -48,7 +49,8 @@ TEST(Pretokenizer, DigitsThenByteLevel) {
     std::vector<PretokenizerStep> steps;
     steps.emplace_back(DigitsStep{individual});
     steps.emplace_back(ByteLevelStep{false, std::make_unique<Regex>(kGpt2Pattern, "test")});
-    const Words wanted = individual ? Words{"a", "1", "2", "\u00BD", " b", " ", "3"} : Words{"a", "12\u00BD", " b", " ", "3"};
+    const Words wanted =
+        individual ? Words{"a", "1", "2", "\u00BD", " b", " ", "3"} : Words{"a", "12\u00BD", " b", " ", "3"};
     EXPECT_EQ(words_of(Pretokenizer(std::move(steps)), "a12\u00BD b 3"), wanted);
   }
 }
@@ -160,12 +162,13 @@ TEST(PostProcessor, TemplateAroundTheText) {
   json document = testing::small_tokenizer();
   document["added_tokens"] = {added(300, "<s>", json::object()), added(301, "</s>", json::object())};
   const json piece = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
-  document["post_processor"] = {{"type", "Sequence"},
-                                {"processors",
-                                 {{{"type", "ByteLevel"}},
-                                  {{"type", "TemplateProcessing"},
-                                   {"single", {{{"SpecialToken", {{"id", "S"}}}}, piece, {{"SpecialToken", {{"id", "E"}}}}}},
-                                   {"special_tokens", {{"S", {{"ids", {300}}}}, {"E", {{"ids", {301, 301}}}}}}}}}};
+  document["post_processor"] = {
+      {"type", "Sequence"},
+      {"processors",
+       {{{"type", "ByteLevel"}},
+        {{"type", "TemplateProcessing"},
+         {"single", {{{"SpecialToken", {{"id", "S"}}}}, piece, {{"SpecialToken", {{"id", "E"}}}}}},
+         {"special_tokens", {{"S", {{"ids", {300}}}}, {"E", {{"ids", {301, 301}}}}}}}}}};
   const Tokenizer tokenizer = testing::load(document);
   EXPECT_EQ(tokenizer.encode("x", true), (Ids{300, 'x', 301, 301}));
   EXPECT_EQ(tokenizer.encode("x", false), (Ids{'x'}));
@@ -182,9 +185,9 @@ std::vector<int> supervision(const Tokenizer& tokenizer, const std::vector<TextS
 TEST(Segments, ATokenThatHoldsASupervisedByteIsSupervised) {
   const Tokenizer tokenizer = testing::load(testing::small_tokenizer());
   using V = std::vector<int>;
-  EXPECT_EQ(supervision(tokenizer, {{"xa", false}, {"bx", true}}), (V{0, 1, 1}));              // x ab x
+  EXPECT_EQ(supervision(tokenizer, {{"xa", false}, {"bx", true}}), (V{0, 1, 1}));  // x ab x
   EXPECT_EQ(supervision(tokenizer, {{"xa", true}, {"bx", false}}), (V{1, 1, 0}));
-  EXPECT_EQ(supervision(tokenizer, {{"x", false}, {"", true}, {"y", false}}), (V{0, 0}));      // an empty one holds no byte
+  EXPECT_EQ(supervision(tokenizer, {{"x", false}, {"", true}, {"y", false}}), (V{0, 0}));  // an empty one holds no byte
   EXPECT_EQ(supervision(tokenizer, {{"x", true}, {"y", false}, {"", false}, {"z", true}}), (V{1, 0, 1}));
   EXPECT_EQ(supervision(tokenizer, {}), V{});
 }
@@ -220,9 +223,13 @@ TEST(Threads, EncodeTheSameAtOnce) {
 }
 
 TEST(Utf8, LossyReplacesEachMaximalInvalidPart) {
-  EXPECT_EQ(utf8_lossy("a\xFF" "b"), "a\uFFFDb");
+  EXPECT_EQ(utf8_lossy("a\xFF"
+                       "b"),
+            "a\uFFFDb");
   EXPECT_EQ(utf8_lossy("\xE2\x82"), "\uFFFD");
-  EXPECT_EQ(utf8_lossy("\xE2\x82" "x\xF0\x9F\x98"), "\uFFFDx\uFFFD");
+  EXPECT_EQ(utf8_lossy("\xE2\x82"
+                       "x\xF0\x9F\x98"),
+            "\uFFFDx\uFFFD");
   EXPECT_EQ(utf8_lossy("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");  // a surrogate
   EXPECT_EQ(utf8_lossy("\xC0\x80"), "\uFFFD\uFFFD");            // an overlong form
   EXPECT_EQ(utf8_lossy("\xF4\x90\x80\x80"), "\uFFFD\uFFFD\uFFFD\uFFFD");

@@ -39,7 +39,8 @@ std::unique_ptr<MatmulEngine> create_portable_matmul();
 // nullptr where the module or the library is missing, with the reason. images: bf16 or f32, as image_dtype() tells.
 std::unique_ptr<MatmulEngine> create_onednn_matmul(DType images, std::string* why_not);
 
-// The engine of this process, chosen on first use: oneDNN with the faster of bf16 and f32 (timed once), else portable.
+// The engine of this process, chosen on first use: oneDNN, in bf16 where that is native or (timed once)
+// faster than f32, else portable.
 // LLMFP8_CPU_MATMUL=bf16|f32|portable forces one.
 const MatmulEngine& matmul_engine();
 

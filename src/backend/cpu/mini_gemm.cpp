@@ -9,15 +9,27 @@ namespace {
 
 #define LLMFP8_INLINE inline __attribute__((always_inline))
 
+// Spelt out: GCC 12 drops a vector_size that depends on a template parameter, and the type becomes float.
 template <int Lanes>
-struct Vector {
-  using Type = float __attribute__((vector_size(Lanes * sizeof(float))));
+struct Vector;
+template <>
+struct Vector<16> {
+  typedef float Type __attribute__((vector_size(64)));
+};
+template <>
+struct Vector<8> {
+  typedef float Type __attribute__((vector_size(32)));
+};
+template <>
+struct Vector<4> {
+  typedef float Type __attribute__((vector_size(16)));
 };
 
 // c tile: Rows x (Columns * Lanes).
 template <int Lanes, int Rows, int Columns>
 LLMFP8_INLINE void tile(const MiniGemm& g, std::int64_t row, std::int64_t col) {
   using V = typename Vector<Lanes>::Type;
+  static_assert(sizeof(V) == Lanes * sizeof(float));
   V sums[Rows][Columns];
   const float* a = g.a + row * g.a_row;
   const float* b = g.b + col;

@@ -103,8 +103,8 @@ LLMFP8_CLONES std::uint32_t mx_columns(const Tensor& x, std::int64_t live, const
         load(row_of<const A>(x, row) + c, buffer, n);
         for (std::int64_t i = 0; i < n; ++i) {
           const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(buffer[i]) & 0x7FFFFFFFu;
-          const std::uint32_t counted = magnitude > 0x7F800000u ? 0u : magnitude;
-          amax[i] = counted > amax[i] ? counted : amax[i];
+          const std::uint32_t counted = magnitude & (0u - static_cast<std::uint32_t>(magnitude <= 0x7F800000u));
+          amax[i] = std::max(amax[i], counted);
         }
       }
       for (std::int64_t i = 0; i < n; ++i) {

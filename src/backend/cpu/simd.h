@@ -118,8 +118,8 @@ LLMFP8_INLINE std::uint32_t amax_bits(const float* x, std::int64_t n) {
   std::uint32_t best = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(x[i]) & 0x7FFFFFFFu;
-    const std::uint32_t counted = magnitude > 0x7F800000u ? 0u : magnitude;
-    best = counted > best ? counted : best;
+    const std::uint32_t counted = magnitude & (0u - static_cast<std::uint32_t>(magnitude <= 0x7F800000u));
+    best = std::max(best, counted);
   }
   return best;
 }

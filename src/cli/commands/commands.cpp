@@ -24,6 +24,7 @@ constexpr Command kCommands[] = {
     {"generate", "text from a model, greedy or sampled", run_generate},
     {"eval", "accuracy of a model's final answers to math problems", run_eval},
     {"compare", "the paired difference between two files of answers", run_compare},
+    {"parity", "forward, backward and steps on a given batch, to compare with PyTorch", run_parity},
     {"doctor", "what this machine and build can do", run_doctor},
 };
 

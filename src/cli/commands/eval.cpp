@@ -68,7 +68,9 @@ std::vector<AnswerRecord> answer(ModelSession& session, const std::vector<Answer
   for (const AnswerProblem& problem : problems) {
     prompts.push_back(prompt_tokens(problem.messages, session.chat_template(), session.tokenizer()));
   }
-  Console console({.is_quiet = given.quiet});
+  ConsoleOptions console_options;
+  console_options.is_quiet = given.quiet;
+  Console console(console_options);
   GenerateOptions options;
   options.max_new_tokens = given.max_new_tokens;
   options.stop_ids = stop_ids(session.config(), &session.chat_template(), session.tokenizer());

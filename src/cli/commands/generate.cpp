@@ -131,7 +131,9 @@ int run_generate(CommandArgs args) {
   std::vector<std::vector<std::int32_t>> tokens;
   for (const Prompt& prompt : prompts) tokens.push_back(tokens_of(prompt, given.chat, session));
 
-  Console console({.is_quiet = given.quiet || prompts.size() == 1});
+  ConsoleOptions console_options;
+  console_options.is_quiet = given.quiet || prompts.size() == 1;
+  Console console(console_options);
   GenerateOptions options;
   options.max_new_tokens = given.max_new_tokens;
   options.sampling = {given.temperature, given.top_p, static_cast<std::uint64_t>(given.seed)};

@@ -42,7 +42,7 @@ T value_or_throw(arrow::Result<T> result) {
   return std::move(result).ValueUnsafe();
 }
 
-// FileReaderBuilder::Build takes an out-pointer before Arrow 24 and returns a Result since.
+// Build into an out-pointer is deprecated where Build returns a Result, and the only form before that.
 template <typename Builder>
 std::unique_ptr<parquet::arrow::FileReader> build(Builder& builder) {
   if constexpr (requires { builder.Build(); }) {
@@ -54,7 +54,6 @@ std::unique_ptr<parquet::arrow::FileReader> build(Builder& builder) {
   }
 }
 
-// ReadColumn of a row group: the same change.
 template <typename RowGroup>
 std::shared_ptr<arrow::ChunkedArray> read_column(RowGroup& group, int column) {
   std::shared_ptr<arrow::ChunkedArray> chunks;

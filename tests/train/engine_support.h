@@ -1,0 +1,92 @@
+// The golden models in an Engine, and comparisons. Shared by the tests of engine, parity, params and export.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "backend/registry.h"
+#include "hub/safetensors.h"
+#include "optim/lr_schedule.h"
+#include "support/golden.h"
+#include "train/parity.h"
+
+namespace llmfp8::testing {
+
+inline constexpr const char* kModels[] = {"llama_tied", "llama_untied", "qwen2"};
+inline constexpr Recompute kRecomputeLevels[] = {Recompute::none, Recompute::norm_swiglu, Recompute::mlp, Recompute::block};
+inline constexpr RecipeKind kFp8Recipes[] = {RecipeKind::standard, RecipeKind::hybrid, RecipeKind::mxfp8, RecipeKind::current};
+
+inline std::filesystem::path model_dir(const std::string& model) { return golden_dir() / "models" / model; }
+
+inline std::vector<float> floats(const SafetensorsEntry& entry) {
+  EXPECT_EQ(entry.dtype, DType::f32) << entry.name;
+  std::vector<float> values(static_cast<std::size_t>(entry.shape.numel()));
+  std::memcpy(values.data(), entry.tensor.data, entry.tensor.bytes());
+  return values;
+}
+
+// |a - b| / |b|
+inline double rel_l2(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    const double d = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    difference += d * d;
+    size += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+  }
+  return std::sqrt(difference / size);
+}
+
+inline double max_abs(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    const double d = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    worst = d <= worst ? worst : d;  // a NaN is the worst
+  }
+  return worst;
+}
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+inline bool same_bits(const HfTensors& a, const HfTensors& b) {
+  if (a.size() != b.size()) return false;
+  for (const auto& [name, tensor] : a) {
+    if (!same_bits(tensor.values, b.at(name).values)) {
+      ADD_FAILURE() << name << " differs";
+      return false;
+    }
+  }
+  return true;
+}
+
+inline std::vector<HostBatch> hosts(const std::vector<ParityBatch>& batches) {
+  std::vector<HostBatch> list;
+  for (const ParityBatch& batch : batches) list.push_back(batch.host);
+  return list;
+}
+
+// A golden model, loaded, that takes batches of these shapes.
+inline std::unique_ptr<Engine> golden_engine(Backend& backend, const std::filesystem::path& folder, EngineOptions options,
+                                             const BatchLimits& limits) {
+  const auto source = open_model(folder);
+  options.train_limits = limits;
+  auto engine = std::make_unique<Engine>(backend, source->config(), options);
+  engine->load(*source);
+  return engine;
+}
+
+// Documents of these lengths with random tokens; about every fifth token is not learnt.
+ParityBatch random_batch(const ModelConfig& config, const std::vector<std::int64_t>& lengths, std::uint64_t seed);
+
+// All that a step may change, as bytes.
+std::vector<std::vector<std::byte>> state_bytes(Engine& engine);
+
+}  // namespace llmfp8::testing
