@@ -219,7 +219,7 @@ struct AdamwArgs {
   Tensor grad;           // f32 | bf16 [n]: gradient of the *sum* of token losses
   Tensor m, v;           // inout f32 | bf16 | 8-bit codes (u8) [n]
   Tensor m_scale, v_scale;          // inout f32 [ceil(n / 256)], 8-bit state only
-  float beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
   std::uint32_t param_index = 0;    // keys the random bits, with scalars.rounding_key and the element's index
   std::uint64_t element_offset = 0; // of param[0] in its whole parameter: shards and pieces draw the same bits
   const StepScalars* scalars = nullptr;  // device

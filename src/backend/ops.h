@@ -89,7 +89,8 @@ class Ops {
   void finish_gradient(StepScalars* scalars);
   // AdamW as torch.optim.AdamW (decoupled weight decay); no change at all where scalars.step_ok is 0.
   void adamw(const AdamwArgs& args);
-  // quantize gated by step_ok: a weight's codes and amax change only with the weight.
+  // quantize of all rows, gated by step_ok: a weight's codes and amax change only with the weight. Its amax slot is set, not
+  // combined: the weight of the last step is gone.
   void quantize_weight(const Tensor& weight, const QTensor& out, const StepScalars* scalars);
 
  protected:

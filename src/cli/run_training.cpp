@@ -42,6 +42,17 @@ void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   }
 }
 
+// Messages are printed above the progress bar as long as there is one.
+class LogAboveBar {
+ public:
+  explicit LogAboveBar(Console& console) {
+    log::set_writer([&console](const std::string& message) { console.print(message); });
+  }
+  ~LogAboveBar() { log::set_writer(nullptr); }
+  LogAboveBar(const LogAboveBar&) = delete;
+  LogAboveBar& operator=(const LogAboveBar&) = delete;
+};
+
 int run(Program program, int argc, const char* const* argv) {
   const CommandLine command = parse_command_line(program, argc, argv);
   if (command.print) {
@@ -52,6 +63,8 @@ int run(Program program, int argc, const char* const* argv) {
   ConsoleOptions options;
   options.is_quiet = command.config.quiet;
   Console console(options);
+  const LogAboveBar log_above_bar(console);
+  for (const std::string& warning : command.warnings) log::warning("{}", warning);
   Trainer trainer(command.config, flags_to_json(command.config), console);
   add_sinks(trainer, command.config, console);
   trainer.run();

@@ -1,6 +1,7 @@
 // One line to the user on standard error: info, note (a consequence the user should know), warning.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include <fmt/format.h>
@@ -10,6 +11,8 @@ namespace llmfp8::log {
 enum class Level { info, warning };
 
 void set_quiet(bool quiet);                          // drops info; warnings stay
+// Where messages go instead of standard error (a progress bar that must stay below them); null: standard error.
+void set_writer(std::function<void(const std::string& message)> writer);
 void write(Level level, const std::string& message);  // thread-safe; a warning begins with "warning: "
 
 template <typename... Args>

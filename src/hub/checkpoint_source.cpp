@@ -14,9 +14,17 @@
 namespace llmfp8 {
 namespace {
 
-constexpr std::array<const char*, 11> kCompanionFiles = {"config.json", "generation_config.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.jinja", "chat_template.json", "LICENSE"};
+constexpr std::array<const char*, 11> kCompanionFiles = {"config.json",
+                                                         "generation_config.json",
+                                                         "tokenizer.json",
+                                                         "tokenizer_config.json",
+                                                         "special_tokens_map.json",
+                                                         "added_tokens.json",
+                                                         "vocab.json",
+                                                         "merges.txt",
+                                                         "chat_template.jinja",
+                                                         "chat_template.json",
+                                                         "LICENSE"};
 
 // The embedding's name is the same for all supported architectures.
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
@@ -66,8 +74,8 @@ class FolderSource final : public WeightSource {
 
 void WeightSource::check(std::string_view name, const Shape& expected) const {
   CHECK(has(name), "'{}' has no tensor '{}'", origin_, name);
-  CHECK(shape(name) == expected, "'{}': tensor '{}' has shape {}, {} wanted by the model's configuration", origin_, name,
-        to_string(shape(name)), to_string(expected));
+  CHECK(shape(name) == expected, "'{}': tensor '{}' has shape {}, {} wanted by the model's configuration", origin_,
+        name, to_string(shape(name)), to_string(expected));
 }
 
 void WeightSource::read_checked(std::string_view name, const Shape& expected, DType dst_dtype, void* dst) const {
@@ -79,7 +87,8 @@ std::unique_ptr<WeightSource> open_model(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) return std::make_unique<FolderSource>(path);
   CHECK(std::filesystem::exists(path), "model '{}' does not exist", path.string());
   std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   CHECK(extension == ".gguf", "model '{}' is neither a folder nor a .gguf file", path.string());
   return open_gguf_model(path);
 }

@@ -19,15 +19,15 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  const ModelConfig& config() const { return config_; }    // dtype: of the embedding as stored; bf16 where quantised
-  const std::string& origin() const { return origin_; }    // the folder or file, for messages
-  virtual std::vector<std::string> names() const = 0;      // HF names, sorted
-  virtual bool has(std::string_view name) const = 0;       // tied models: lm_head.weight is usually absent
+  const ModelConfig& config() const { return config_; }  // dtype: of the embedding as stored; bf16 where quantised
+  const std::string& origin() const { return origin_; }  // the folder or file, for messages
+  virtual std::vector<std::string> names() const = 0;    // HF names, sorted
+  virtual bool has(std::string_view name) const = 0;     // tied models: lm_head.weight is usually absent
   virtual Shape shape(std::string_view name) const = 0;
-  virtual DType dtype(std::string_view name) const = 0;    // as stored; bf16 for a quantised tensor
+  virtual DType dtype(std::string_view name) const = 0;  // as stored; bf16 for a quantised tensor
   // What an HF folder made from this source stores it as: dtype(name), but a GGUF file's mixture becomes config().dtype.
   virtual DType export_dtype(std::string_view name) const { return dtype(name); }
-  virtual std::string stored_as() const = 0;               // for the user: "BF16", "Q4_1 (210), F32 (61), Q8_0 (1)"
+  virtual std::string stored_as() const = 0;  // for the user: "BF16", "Q4_1 (210), F32 (61), Q8_0 (1)"
   // dst: host memory for shape(name).numel() elements of dst_dtype (f32, bf16 or f16, rounded to nearest even).
   virtual void read(std::string_view name, DType dst_dtype, void* dst) const = 0;
   // The files that go with the weights into an export, by file name: config.json, generation_config.json, tokenizer.json,

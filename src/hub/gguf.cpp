@@ -19,14 +19,20 @@ constexpr std::uint64_t kMaxAlignment = std::uint64_t{1} << 20;
 constexpr std::int64_t kBlock = 32;  // elements of a Q4_0, Q4_1 or Q8_0 block
 
 // By number; null: never assigned, or removed from the format.
-constexpr std::array<const char*, 41> kGgmlNames = {"F32", "F16", "Q4_0", "Q4_1", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0",
-    "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
-    "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16", "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",
-    "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4"};
+constexpr std::array<const char*, 41> kGgmlNames = {
+    "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",
+    "Q8_1",       "Q2_K",       "Q3_K",       "Q4_K",  "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS", "IQ2_XS",
+    "IQ3_XXS",    "IQ1_S",      "IQ4_NL",     "IQ3_S", "IQ2_S",    "IQ4_XS",   "I8",       "I16",     "I32",
+    "I64",        "F64",        "IQ1_M",      "BF16",  "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0",
+    "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4"};
 
 bool is_readable(std::uint32_t type) {
   switch (static_cast<GgmlType>(type)) {
-    case GgmlType::f32: case GgmlType::f16: case GgmlType::q4_0: case GgmlType::q4_1: case GgmlType::q8_0:
+    case GgmlType::f32:
+    case GgmlType::f16:
+    case GgmlType::q4_0:
+    case GgmlType::q4_1:
+    case GgmlType::q8_0:
     case GgmlType::bf16: return true;
   }
   return false;
@@ -39,7 +45,8 @@ std::int64_t elements_per_block(GgmlType type) {
 std::int64_t bytes_per_block(GgmlType type) {
   switch (type) {
     case GgmlType::f32: return 4;
-    case GgmlType::f16: case GgmlType::bf16: return 2;
+    case GgmlType::f16:
+    case GgmlType::bf16: return 2;
     case GgmlType::q4_0: return 2 + kBlock / 2;
     case GgmlType::q4_1: return 4 + kBlock / 2;
     case GgmlType::q8_0: return 2 + kBlock;
@@ -49,11 +56,19 @@ std::int64_t bytes_per_block(GgmlType type) {
 
 std::uint64_t element_bytes(GgufType type) {
   switch (type) {
-    case GgufType::u8: case GgufType::i8: case GgufType::boolean: return 1;
-    case GgufType::u16: case GgufType::i16: return 2;
-    case GgufType::u32: case GgufType::i32: case GgufType::f32: return 4;
-    case GgufType::u64: case GgufType::i64: case GgufType::f64: return 8;
-    case GgufType::string: case GgufType::array: break;
+    case GgufType::u8:
+    case GgufType::i8:
+    case GgufType::boolean: return 1;
+    case GgufType::u16:
+    case GgufType::i16: return 2;
+    case GgufType::u32:
+    case GgufType::i32:
+    case GgufType::f32: return 4;
+    case GgufType::u64:
+    case GgufType::i64:
+    case GgufType::f64: return 8;
+    case GgufType::string:
+    case GgufType::array: break;
   }
   return 0;
 }
@@ -65,7 +80,8 @@ T load(const std::byte* from) {
   return value;
 }
 
-std::variant<std::uint64_t, std::int64_t, double, std::string_view, GgufArray> load_number(GgufType type, const std::byte* from) {
+std::variant<std::uint64_t, std::int64_t, double, std::string_view, GgufArray> load_number(GgufType type,
+                                                                                           const std::byte* from) {
   switch (type) {
     case GgufType::u8: return std::uint64_t{load<std::uint8_t>(from)};
     case GgufType::boolean: return std::uint64_t{load<std::uint8_t>(from) != 0};
@@ -103,8 +119,8 @@ class GgufParser {
     const auto tensors = number<std::uint64_t>();
     const auto pairs = number<std::uint64_t>();
     // A pair takes at least 13 bytes and a tensor 24, so that a hostile count fails here and not after a long walk.
-    CHECK(pairs <= bytes_.size() / 13 && tensors <= bytes_.size() / 24, "'{}': {} metadata entries and {} tensors in {} bytes",
-          file_.origin_, pairs, tensors, bytes_.size());
+    CHECK(pairs <= bytes_.size() / 13 && tensors <= bytes_.size() / 24,
+          "'{}': {} metadata entries and {} tensors in {} bytes", file_.origin_, pairs, tensors, bytes_.size());
     for (std::uint64_t i = 0; i < pairs; ++i) read_pair();
     std::vector<TensorInfo> infos;
     for (std::uint64_t i = 0; i < tensors; ++i) infos.push_back(read_tensor_info());
@@ -113,8 +129,8 @@ class GgufParser {
 
  private:
   ByteSpan take(std::uint64_t count) {
-    CHECK(count <= bytes_.size() - at_, "'{}' is truncated: {} bytes wanted at byte {} of {}", file_.origin_, count, at_,
-          bytes_.size());
+    CHECK(count <= bytes_.size() - at_, "'{}' is truncated: {} bytes wanted at byte {} of {}", file_.origin_, count,
+          at_, bytes_.size());
     const ByteSpan taken = bytes_.subspan(at_, count);
     at_ += count;
     return taken;
@@ -130,7 +146,8 @@ class GgufParser {
   }
   GgufType type(std::string_view key) {
     const auto value = number<std::uint32_t>();
-    CHECK(value <= static_cast<std::uint32_t>(GgufType::f64), "'{}': metadata '{}' has unknown type {}", file_.origin_, key, value);
+    CHECK(value <= static_cast<std::uint32_t>(GgufType::f64), "'{}': metadata '{}' has unknown type {}", file_.origin_,
+          key, value);
     return static_cast<GgufType>(value);
   }
 
@@ -145,23 +162,25 @@ class GgufParser {
     } else {
       value.value = load_number(value.type, take(element_bytes(value.type)).data());
     }
-    CHECK(file_.metadata_.emplace(key, std::move(value)).second, "'{}': metadata '{}' appears twice", file_.origin_, key);
+    CHECK(file_.metadata_.emplace(key, std::move(value)).second, "'{}': metadata '{}' appears twice", file_.origin_,
+          key);
   }
 
   GgufArray read_array(const std::string& key) {
     GgufArray array;
     array.type = type(key);
-    CHECK(array.type != GgufType::array, "'{}': metadata '{}' is an array of arrays, which is not supported", file_.origin_, key);
+    CHECK(array.type != GgufType::array, "'{}': metadata '{}' is an array of arrays, which is not supported",
+          file_.origin_, key);
     array.count = number<std::uint64_t>();
     if (array.type == GgufType::string) {
-      CHECK(array.count <= (bytes_.size() - at_) / 8, "'{}' is truncated: metadata '{}' has {} strings", file_.origin_, key,
-            array.count);
+      CHECK(array.count <= (bytes_.size() - at_) / 8, "'{}' is truncated: metadata '{}' has {} strings", file_.origin_,
+            key, array.count);
       array.strings.reserve(array.count);
       for (std::uint64_t i = 0; i < array.count; ++i) array.strings.push_back(string());
     } else {
       const std::uint64_t width = element_bytes(array.type);
-      CHECK(array.count <= (bytes_.size() - at_) / width, "'{}' is truncated: metadata '{}' has {} elements", file_.origin_, key,
-            array.count);
+      CHECK(array.count <= (bytes_.size() - at_) / width, "'{}' is truncated: metadata '{}' has {} elements",
+            file_.origin_, key, array.count);
       array.numbers = take(array.count * width);
     }
     return array;
@@ -172,8 +191,8 @@ class GgufParser {
     std::string& tensor_name = info.tensor.name;
     tensor_name = std::string(string());
     const auto rank = number<std::uint32_t>();
-    CHECK(rank >= 1 && rank <= Shape::kMaxRank, "'{}': tensor '{}' has {} dimensions, 1 to {} wanted", file_.origin_, tensor_name,
-          rank, Shape::kMaxRank);
+    CHECK(rank >= 1 && rank <= Shape::kMaxRank, "'{}': tensor '{}' has {} dimensions, 1 to {} wanted", file_.origin_,
+          tensor_name, rank, Shape::kMaxRank);
     std::array<std::int64_t, Shape::kMaxRank> extents{1, 1, 1, 1};
     std::int64_t elements = 1;
     for (std::uint32_t i = 0; i < rank; ++i) {
@@ -184,15 +203,16 @@ class GgufParser {
       extents[i] = static_cast<std::int64_t>(extent);
     }
     const auto type = number<std::uint32_t>();
-    CHECK(is_readable(type), "'{}': tensor '{}' is stored as {}, which is not supported; F32, F16, BF16, Q8_0, Q4_0 or Q4_1 wanted",
+    CHECK(is_readable(type),
+          "'{}': tensor '{}' is stored as {}, which is not supported; F32, F16, BF16, Q8_0, Q4_0 or Q4_1 wanted",
           file_.origin_, tensor_name, ggml_type_name(type));
     info.tensor.type = static_cast<GgmlType>(type);
     const std::int64_t block = elements_per_block(info.tensor.type);
     CHECK(extents[0] % block == 0, "'{}': tensor '{}' has rows of {} elements, a multiple of {} wanted", file_.origin_,
           tensor_name, extents[0], block);
     std::int64_t bytes = 0;
-    CHECK(!__builtin_mul_overflow(elements / block, bytes_per_block(info.tensor.type), &bytes), "'{}': tensor '{}' is too large",
-          file_.origin_, tensor_name);
+    CHECK(!__builtin_mul_overflow(elements / block, bytes_per_block(info.tensor.type), &bytes),
+          "'{}': tensor '{}' is too large", file_.origin_, tensor_name);
     info.bytes = static_cast<std::uint64_t>(bytes);
     switch (rank) {
       case 1: info.tensor.shape = Shape{extents[0]}; break;
@@ -207,25 +227,27 @@ class GgufParser {
   // Tensors lie in the aligned rest of the file, apart from each other.
   void place(std::vector<TensorInfo>& infos) {
     const std::int64_t alignment = file_.integer("general.alignment", 32);
-    CHECK(alignment >= 1 && static_cast<std::uint64_t>(alignment) <= kMaxAlignment && std::has_single_bit(static_cast<std::uint64_t>(alignment)),
+    CHECK(alignment >= 1 && static_cast<std::uint64_t>(alignment) <= kMaxAlignment &&
+              std::has_single_bit(static_cast<std::uint64_t>(alignment)),
           "'{}': general.alignment is {}, a power of two wanted", file_.origin_, alignment);
     const auto step = static_cast<std::uint64_t>(alignment);
     const std::uint64_t begin = (at_ + step - 1) / step * step;
     const ByteSpan data = begin <= bytes_.size() ? bytes_.subspan(begin) : ByteSpan();
     for (TensorInfo& info : infos) {
-      CHECK(info.offset % step == 0, "'{}': tensor '{}' lies at byte {}, a multiple of {} wanted", file_.origin_, info.tensor.name,
-            info.offset, step);
+      CHECK(info.offset % step == 0, "'{}': tensor '{}' lies at byte {}, a multiple of {} wanted", file_.origin_,
+            info.tensor.name, info.offset, step);
       CHECK(info.offset <= data.size() && info.bytes <= data.size() - info.offset,
-            "'{}' is truncated: tensor '{}' has {} bytes at {} of {}", file_.origin_, info.tensor.name, info.bytes, info.offset,
-            data.size());
+            "'{}' is truncated: tensor '{}' has {} bytes at {} of {}", file_.origin_, info.tensor.name, info.bytes,
+            info.offset, data.size());
       info.tensor.data = data.subspan(info.offset, info.bytes);
     }
     std::vector<const TensorInfo*> order;
     for (const TensorInfo& info : infos) order.push_back(&info);
-    std::sort(order.begin(), order.end(), [](const TensorInfo* a, const TensorInfo* b) { return a->offset < b->offset; });
+    std::sort(order.begin(), order.end(),
+              [](const TensorInfo* a, const TensorInfo* b) { return a->offset < b->offset; });
     for (std::size_t i = 1; i < order.size(); ++i) {
-      CHECK(order[i]->offset >= order[i - 1]->offset + order[i - 1]->bytes, "'{}': tensors '{}' and '{}' overlap", file_.origin_,
-            order[i - 1]->tensor.name, order[i]->tensor.name);
+      CHECK(order[i]->offset >= order[i - 1]->offset + order[i - 1]->bytes, "'{}': tensors '{}' and '{}' overlap",
+            file_.origin_, order[i - 1]->tensor.name, order[i]->tensor.name);
     }
     for (TensorInfo& info : infos) {
       std::string key = info.tensor.name;
@@ -250,7 +272,8 @@ std::int64_t GgufArray::integer(std::uint64_t i) const {
   const auto value = load_number(type, numbers.data() + i * element_bytes(type));
   if (const auto* is_signed = std::get_if<std::int64_t>(&value)) return *is_signed;
   const std::uint64_t unsigned_value = std::get<std::uint64_t>(value);
-  CHECK(unsigned_value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()), "{} is too large", unsigned_value);
+  CHECK(unsigned_value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()), "{} is too large",
+        unsigned_value);
   return static_cast<std::int64_t>(unsigned_value);
 }
 
@@ -301,7 +324,8 @@ double GgufFile::number(std::string_view key, std::optional<double> absent) cons
   if (value == nullptr) return *absent;
   if (const auto* number = std::get_if<double>(&value->value)) {
     // 1e-05 stored as fp32 is 9.99999974e-06 as a double; the shortest decimal gives back what was meant.
-    if (value->type == GgufType::f32) return std::strtod(fmt::format("{}", static_cast<float>(*number)).c_str(), nullptr);
+    if (value->type == GgufType::f32)
+      return std::strtod(fmt::format("{}", static_cast<float>(*number)).c_str(), nullptr);
     return *number;
   }
   return static_cast<double>(integer(key));
@@ -364,7 +388,9 @@ void dequantize_row(const GgufTensor& tensor, std::int64_t row, float* dst) {
     case GgmlType::f32: convert_elements(from, DType::f32, dst, DType::f32, static_cast<std::size_t>(cols)); return;
     case GgmlType::f16: convert_elements(from, DType::f16, dst, DType::f32, static_cast<std::size_t>(cols)); return;
     case GgmlType::bf16: convert_elements(from, DType::bf16, dst, DType::f32, static_cast<std::size_t>(cols)); return;
-    case GgmlType::q4_0: case GgmlType::q4_1: case GgmlType::q8_0:
+    case GgmlType::q4_0:
+    case GgmlType::q4_1:
+    case GgmlType::q8_0:
       for (std::int64_t i = 0; i < blocks; ++i) {
         dequantize_block(tensor.type, from + i * bytes_per_block(tensor.type), dst + i * kBlock);
       }

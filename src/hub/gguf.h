@@ -44,7 +44,7 @@ std::string ggml_type_name(std::uint32_t type);  // any number: "Q4_K", "type 99
 struct GgufTensor {
   std::string name;
   GgmlType type = GgmlType::f32;
-  Shape shape;     // row-major, the last dimension contiguous: GGUF's own order reversed
+  Shape shape;  // row-major, the last dimension contiguous: GGUF's own order reversed
   ByteSpan data;
 };
 

@@ -22,15 +22,21 @@ struct NamePair {
 };
 
 constexpr std::array<NamePair, 3> kGlobalNames{{{"token_embd.weight", "model.embed_tokens.weight"},
-    {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}}};
+                                                {"output_norm.weight", "model.norm.weight"},
+                                                {"output.weight", "lm_head.weight"}}};
 
 constexpr std::array<NamePair, 12> kLayerNames{{{"attn_norm.weight", "input_layernorm.weight"},
-    {"attn_q.weight", "self_attn.q_proj.weight"}, {"attn_q.bias", "self_attn.q_proj.bias"},
-    {"attn_k.weight", "self_attn.k_proj.weight"}, {"attn_k.bias", "self_attn.k_proj.bias"},
-    {"attn_v.weight", "self_attn.v_proj.weight"}, {"attn_v.bias", "self_attn.v_proj.bias"},
-    {"attn_output.weight", "self_attn.o_proj.weight"}, {"ffn_norm.weight", "post_attention_layernorm.weight"},
-    {"ffn_gate.weight", "mlp.gate_proj.weight"}, {"ffn_up.weight", "mlp.up_proj.weight"},
-    {"ffn_down.weight", "mlp.down_proj.weight"}}};
+                                                {"attn_q.weight", "self_attn.q_proj.weight"},
+                                                {"attn_q.bias", "self_attn.q_proj.bias"},
+                                                {"attn_k.weight", "self_attn.k_proj.weight"},
+                                                {"attn_k.bias", "self_attn.k_proj.bias"},
+                                                {"attn_v.weight", "self_attn.v_proj.weight"},
+                                                {"attn_v.bias", "self_attn.v_proj.bias"},
+                                                {"attn_output.weight", "self_attn.o_proj.weight"},
+                                                {"ffn_norm.weight", "post_attention_layernorm.weight"},
+                                                {"ffn_gate.weight", "mlp.gate_proj.weight"},
+                                                {"ffn_up.weight", "mlp.up_proj.weight"},
+                                                {"ffn_down.weight", "mlp.down_proj.weight"}}};
 
 constexpr const char* kRopeFactors = "rope_freqs.weight";
 
@@ -45,7 +51,8 @@ std::vector<double> rope_factors(const Llama3RopeScaling& scaling, double theta,
     } else if (wavelength > original / scaling.low_freq_factor) {
       factors.push_back(scaling.factor);
     } else {
-      const double smooth = (original / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+      const double smooth =
+          (original / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
       factors.push_back(1.0 / ((1.0 - smooth) / scaling.factor + smooth));
     }
   }
@@ -56,8 +63,8 @@ std::vector<double> rope_factors(const Llama3RopeScaling& scaling, double theta,
 std::optional<Llama3RopeScaling> recover_rope_scaling(const GgufFile& file, const ModelConfig& config) {
   const GgufTensor* tensor = file.find(kRopeFactors);
   if (tensor == nullptr) return std::nullopt;
-  CHECK(tensor->shape == Shape{config.head_dim / 2}, "'{}': tensor '{}' has shape {}, [{}] wanted", file.origin(), kRopeFactors,
-        to_string(tensor->shape), config.head_dim / 2);
+  CHECK(tensor->shape == Shape{config.head_dim / 2}, "'{}': tensor '{}' has shape {}, [{}] wanted", file.origin(),
+        kRopeFactors, to_string(tensor->shape), config.head_dim / 2);
   std::vector<float> found(static_cast<std::size_t>(config.head_dim / 2));
   dequantize_row(*tensor, 0, found.data());
   for (const double factor : {8.0, 32.0}) {  // Llama-3.1 and 3.3; Llama-3.2
@@ -69,21 +76,25 @@ std::optional<Llama3RopeScaling> recover_rope_scaling(const GgufFile& file, cons
     if (same) return scaling;
   }
   if (std::all_of(found.begin(), found.end(), [](float factor) { return factor == 1.0f; })) return std::nullopt;
-  fail("'{}': the rope factors in '{}' are not those of Llama 3.1 (factor 8) or Llama 3.2 (factor 32)", file.origin(), kRopeFactors);
+  fail("'{}': the rope factors in '{}' are not those of Llama 3.1 (factor 8) or Llama 3.2 (factor 32)", file.origin(),
+       kRopeFactors);
 }
 
 std::int64_t bounded(const GgufFile& file, const std::string& key, std::optional<std::int64_t> absent = std::nullopt) {
   const std::int64_t value = file.integer(key, absent);
-  CHECK(value >= 1 && value <= std::int64_t{1} << 31, "'{}': metadata '{}' is {}, 1 to 2^31 wanted", file.origin(), key, value);
+  CHECK(value >= 1 && value <= std::int64_t{1} << 31, "'{}': metadata '{}' is {}, 1 to 2^31 wanted", file.origin(), key,
+        value);
   return value;
 }
 
 void refuse_unsupported(const GgufFile& file, const std::string& arch, const ModelConfig& config) {
   const std::string_view scaling = file.text(arch + ".rope.scaling.type", "none");
   CHECK(scaling == "none", "'{}': rope scaling '{}' is not supported, none or llama3 wanted", file.origin(), scaling);
-  CHECK(file.number(arch + ".rope.scale_linear", 1.0) == 1.0, "'{}': linear rope scaling is not supported", file.origin());
+  CHECK(file.number(arch + ".rope.scale_linear", 1.0) == 1.0, "'{}': linear rope scaling is not supported",
+        file.origin());
   CHECK(file.integer(arch + ".expert_count", 0) == 0, "'{}': mixtures of experts are not supported", file.origin());
-  CHECK(file.integer(arch + ".attention.sliding_window", 0) == 0, "'{}': sliding-window attention is not supported", file.origin());
+  CHECK(file.integer(arch + ".attention.sliding_window", 0) == 0, "'{}': sliding-window attention is not supported",
+        file.origin());
   const std::int64_t rotary = file.integer(arch + ".rope.dimension_count", config.head_dim);
   const std::int64_t value_dim = file.integer(arch + ".attention.value_length", config.head_dim);
   CHECK(rotary == config.head_dim && value_dim == config.head_dim,
@@ -106,8 +117,8 @@ class GgufSource final : public WeightSource {
       if (name == kRopeFactors) continue;
       const std::string hf_name = gguf_to_hf_name(name, config_.num_hidden_layers);
       CHECK(!hf_name.empty(), "'{}': tensor '{}' does not belong to a {} model", origin_, name, config_.model_type);
-      CHECK(config_.attention_bias || !hf_name.ends_with(".bias"), "'{}': tensor '{}': a llama model with biases is not supported",
-            origin_, name);
+      CHECK(config_.attention_bias || !hf_name.ends_with(".bias"),
+            "'{}': tensor '{}': a llama model with biases is not supported", origin_, name);
       tensors_.emplace(hf_name, file_.find(name));
     }
   }
@@ -142,7 +153,8 @@ class GgufSource final : public WeightSource {
     const std::size_t row_bytes = static_cast<std::size_t>(cols) * size_bytes(dst_dtype);
     for (std::int64_t row = 0; row < rows; ++row) {
       dequantize_row(tensor, heads == 0 ? row : gguf_row(row, rows / heads), values.data());
-      convert_elements(values.data(), DType::f32, out + static_cast<std::size_t>(row) * row_bytes, dst_dtype, values.size());
+      convert_elements(values.data(), DType::f32, out + static_cast<std::size_t>(row) * row_bytes, dst_dtype,
+                       values.size());
     }
   }
 
@@ -169,8 +181,8 @@ class GgufSource final : public WeightSource {
     std::int64_t heads = 0;
     if (name.ends_with("q_proj.weight")) heads = config_.num_attention_heads;
     if (name.ends_with("k_proj.weight")) heads = config_.num_key_value_heads;
-    CHECK(heads == 0 || rows == heads * config_.head_dim, "'{}': tensor '{}' has {} rows, {} wanted", origin_, name, rows,
-          heads * config_.head_dim);
+    CHECK(heads == 0 || rows == heads * config_.head_dim, "'{}': tensor '{}' has {} rows, {} wanted", origin_, name,
+          rows, heads * config_.head_dim);
     return heads;
   }
   // Row t * half + j of an HF head is row 2 * j + t of the GGUF head.
@@ -197,15 +209,17 @@ std::string gguf_to_hf_name(const std::string& gguf_name, std::int64_t num_layer
   const bool digits = std::all_of(layer.begin(), layer.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!digits || (layer.size() > 1 && layer[0] == '0') || std::stoll(layer) >= num_layers) return "";
   for (const NamePair& pair : kLayerNames) {
-    if (gguf_name.compare(dot + 1, std::string::npos, pair.gguf) == 0) return fmt::format("model.layers.{}.{}", layer, pair.hf);
+    if (gguf_name.compare(dot + 1, std::string::npos, pair.gguf) == 0)
+      return fmt::format("model.layers.{}.{}", layer, pair.hf);
   }
   return "";
 }
 
 ModelConfig read_gguf_config(const GgufFile& file) {
   const std::string arch(file.text("general.architecture"));
-  CHECK(arch == "llama" || arch == "qwen2", "'{}' is a model of architecture '{}', which is not supported; supported: {}",
-        file.origin(), arch, supported_models_text());
+  CHECK(arch == "llama" || arch == "qwen2",
+        "'{}' is a model of architecture '{}', which is not supported; supported: {}", file.origin(), arch,
+        supported_models_text());
   ModelConfig config;
   config.model_type = arch;
   config.hidden_size = bounded(file, arch + ".embedding_length");
@@ -214,8 +228,9 @@ ModelConfig read_gguf_config(const GgufFile& file) {
   config.num_attention_heads = bounded(file, arch + ".attention.head_count");
   config.num_key_value_heads = bounded(file, arch + ".attention.head_count_kv", config.num_attention_heads);
   if (file.metadata(arch + ".attention.key_length") == nullptr) {
-    CHECK(config.hidden_size % config.num_attention_heads == 0, "'{}': embedding length {} is not a multiple of {} heads",
-          file.origin(), config.hidden_size, config.num_attention_heads);
+    CHECK(config.hidden_size % config.num_attention_heads == 0,
+          "'{}': embedding length {} is not a multiple of {} heads", file.origin(), config.hidden_size,
+          config.num_attention_heads);
   }
   config.head_dim = file.integer(arch + ".attention.key_length", config.hidden_size / config.num_attention_heads);
   config.max_position_embeddings = bounded(file, arch + ".context_length");
@@ -224,18 +239,20 @@ ModelConfig read_gguf_config(const GgufFile& file) {
   config.attention_bias = arch == "qwen2";
   config.tie_word_embeddings = file.find("output.weight") == nullptr;
   const GgufTensor* embedding = file.find("token_embd.weight");
-  CHECK(embedding != nullptr && embedding->shape.rank() == 2, "'{}' has no tensor 'token_embd.weight' of two dimensions", file.origin());
+  CHECK(embedding != nullptr && embedding->shape.rank() == 2,
+        "'{}' has no tensor 'token_embd.weight' of two dimensions", file.origin());
   config.vocab_size = embedding->shape[0];
   if (file.metadata("tokenizer.ggml.tokens") != nullptr) {
     const std::uint64_t tokens = file.array("tokenizer.ggml.tokens", GgufType::string).count;
-    CHECK(tokens <= static_cast<std::uint64_t>(config.vocab_size), "'{}': {} tokens, but an embedding of {} rows", file.origin(),
-          tokens, config.vocab_size);
+    CHECK(tokens <= static_cast<std::uint64_t>(config.vocab_size), "'{}': {} tokens, but an embedding of {} rows",
+          file.origin(), tokens, config.vocab_size);
   }
   config.dtype = stored_dtype(embedding->type);
   config.bos_token_id = file.integer("tokenizer.ggml.bos_token_id", -1);
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
     const std::int64_t id = file.integer(key, -1);
-    const bool known = std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), id) != config.eos_token_ids.end();
+    const bool known =
+        std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), id) != config.eos_token_ids.end();
     if (id >= 0 && !known) config.eos_token_ids.push_back(id);
   }
   check_model_config(config, file.origin());
@@ -246,6 +263,8 @@ ModelConfig read_gguf_config(const GgufFile& file) {
 
 std::unique_ptr<WeightSource> open_gguf_model(GgufFile file) { return std::make_unique<GgufSource>(std::move(file)); }
 
-std::unique_ptr<WeightSource> open_gguf_model(const std::filesystem::path& path) { return open_gguf_model(GgufFile::open(path)); }
+std::unique_ptr<WeightSource> open_gguf_model(const std::filesystem::path& path) {
+  return open_gguf_model(GgufFile::open(path));
+}
 
 }  // namespace llmfp8

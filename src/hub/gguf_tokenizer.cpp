@@ -30,7 +30,8 @@ json byte_level(bool trim_offsets, bool use_regex) {
 }
 
 json split_then_byte_level(const char* pattern) {
-  const json split = {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+  const json split = {
+      {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
   return {{"type", "Sequence"}, {"pretokenizers", json::array({split, byte_level(false, false)})}};
 }
 
@@ -75,12 +76,15 @@ std::string quoted(const GgufFile& file, std::string_view text, const char* what
 
 class Vocabulary {
  public:
-  explicit Vocabulary(const GgufFile& file) : file_(file), tokens_(file.array("tokenizer.ggml.tokens", GgufType::string).strings) {
+  explicit Vocabulary(const GgufFile& file)
+      : file_(file), tokens_(file.array("tokenizer.ggml.tokens", GgufType::string).strings) {
     constexpr std::size_t kMaxTokens = std::size_t{1} << 24;
-    CHECK(tokens_.size() <= kMaxTokens, "'{}': {} tokens, at most {} wanted", file.origin(), tokens_.size(), kMaxTokens);
+    CHECK(tokens_.size() <= kMaxTokens, "'{}': {} tokens, at most {} wanted", file.origin(), tokens_.size(),
+          kMaxTokens);
     if (file.metadata("tokenizer.ggml.token_type") != nullptr) {
       types_ = &file.array("tokenizer.ggml.token_type", GgufType::i32);
-      CHECK(types_->count == tokens_.size(), "'{}': {} token types for {} tokens", file.origin(), types_->count, tokens_.size());
+      CHECK(types_->count == tokens_.size(), "'{}': {} token types for {} tokens", file.origin(), types_->count,
+            tokens_.size());
     }
     for (std::size_t id = 0; id < tokens_.size(); ++id) {
       if (type(id) == kUnused) continue;  // filler that brings the embedding to a round size
@@ -106,9 +110,10 @@ class Vocabulary {
       const std::int64_t kind = type(id);
       if (kind != kControl && kind != kUserDefined) continue;
       CHECK(!tokens_[id].empty(), "'{}': added token {} is empty", file_.origin(), id);
-      out += fmt::format("{}{{\"id\":{},\"content\":{},\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                         "\"normalized\":false,\"special\":{}}}",
-                         out.size() > 1 ? ",\n" : "\n", id, quoted(file_, tokens_[id], "token"), kind == kControl);
+      out += fmt::format(
+          "{}{{\"id\":{},\"content\":{},\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+          "\"normalized\":false,\"special\":{}}}",
+          out.size() > 1 ? ",\n" : "\n", id, quoted(file_, tokens_[id], "token"), kind == kControl);
     }
     return out + "\n]";
   }
@@ -119,10 +124,12 @@ class Vocabulary {
     std::string joined;
     for (const std::string_view merge : file_.array("tokenizer.ggml.merges", GgufType::string).strings) {
       const std::size_t space = merge.find(' ');
-      CHECK(space != std::string_view::npos && space > 0 && space + 1 < merge.size() && merge.find(' ', space + 1) == std::string_view::npos,
+      CHECK(space != std::string_view::npos && space > 0 && space + 1 < merge.size() &&
+                merge.find(' ', space + 1) == std::string_view::npos,
             "'{}': merge '{}' is not two tokens with a space between", file_.origin(), merge);
       joined.assign(merge.substr(0, space)).append(merge.substr(space + 1));
-      CHECK(known_.contains(merge.substr(0, space)) && known_.contains(merge.substr(space + 1)) && known_.contains(joined),
+      CHECK(known_.contains(merge.substr(0, space)) && known_.contains(merge.substr(space + 1)) &&
+                known_.contains(joined),
             "'{}': merge '{}' makes or uses a token that is not in the vocabulary", file_.origin(), merge);
       out += (out.size() > 1 ? ",\n" : "\n") + quoted(file_, merge, "merge");
     }
@@ -133,8 +140,8 @@ class Vocabulary {
   std::optional<std::string> named(const char* key) const {
     const std::int64_t id = file_.integer(key, -1);
     if (id < 0) return std::nullopt;
-    CHECK(static_cast<std::size_t>(id) < tokens_.size(), "'{}': metadata '{}' is {}, below {} wanted", file_.origin(), key, id,
-          tokens_.size());
+    CHECK(static_cast<std::size_t>(id) < tokens_.size(), "'{}': metadata '{}' is {}, below {} wanted", file_.origin(),
+          key, id, tokens_.size());
     return std::string(tokens_[static_cast<std::size_t>(id)]);
   }
 
@@ -148,7 +155,9 @@ class Vocabulary {
 // One BOS before the text (and before a second text), as Llama-3's tokenizer.json says it.
 json bos_template(const std::string& bos, std::int64_t id) {
   const auto special = [&](int type) { return json{{"SpecialToken", {{"id", bos}, {"type_id", type}}}}; };
-  const auto sequence = [](const char* which, int type) { return json{{"Sequence", {{"id", which}, {"type_id", type}}}}; };
+  const auto sequence = [](const char* which, int type) {
+    return json{{"Sequence", {{"id", which}, {"type_id", type}}}};
+  };
   const json single = json::array({special(0), sequence("A", 0)});
   const json pair = json::array({special(0), sequence("A", 0), special(1), sequence("B", 1)});
   const json tokens = {{bos, {{"id", bos}, {"ids", json::array({id})}, {"tokens", json::array({bos})}}}};
@@ -202,8 +211,8 @@ GgufTokenizerFiles make_tokenizer_files(const GgufFile& file) {
       "\"pre_tokenizer\":{},\n\"post_processor\":{},\n\"decoder\":{},\n\"model\":{{\"type\":\"BPE\",\"dropout\":null,"
       "\"unk_token\":null,\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,"
       "\"byte_fallback\":false,\"ignore_merges\":{},\n\"vocab\":{},\n\"merges\":{}}}\n}}\n",
-      vocabulary.added_tokens_json(), pre.normalizer.dump(), pre.pre_tokenizer.dump(), post_processor.dump(), decoder.dump(),
-      pre.ignore_merges, vocabulary.vocab_json(), vocabulary.merges_json());
+      vocabulary.added_tokens_json(), pre.normalizer.dump(), pre.pre_tokenizer.dump(), post_processor.dump(),
+      decoder.dump(), pre.ignore_merges, vocabulary.vocab_json(), vocabulary.merges_json());
   files.tokenizer_config_json = config_json(file, vocabulary);
   return files;
 }

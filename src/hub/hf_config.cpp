@@ -91,10 +91,12 @@ std::string read_model_type(const Fields& fields) {
     architecture = (*list)[0].get<std::string>();
   }
   const std::string model_type = fields.text("model_type", "");
-  const bool llama = (architecture.empty() || architecture == "LlamaForCausalLM") && (model_type.empty() || model_type == "llama");
-  const bool qwen2 = (architecture.empty() || architecture == "Qwen2ForCausalLM") && (model_type.empty() || model_type == "qwen2");
-  CHECK(llama != qwen2, "'{}' is a model of type '{}' ({}), which is not supported; supported: {}", fields.origin(), model_type,
-        architecture.empty() ? "no architecture named" : architecture, supported_models_text());
+  const bool llama =
+      (architecture.empty() || architecture == "LlamaForCausalLM") && (model_type.empty() || model_type == "llama");
+  const bool qwen2 =
+      (architecture.empty() || architecture == "Qwen2ForCausalLM") && (model_type.empty() || model_type == "qwen2");
+  CHECK(llama != qwen2, "'{}' is a model of type '{}' ({}), which is not supported; supported: {}", fields.origin(),
+        model_type, architecture.empty() ? "no architecture named" : architecture, supported_models_text());
   return llama ? "llama" : "qwen2";
 }
 
@@ -108,7 +110,8 @@ void refuse_unsupported(const Fields& fields, const std::string& model_type) {
         "'{}': attention_bias true (a bias on o_proj too) is not supported for llama", origin);
   CHECK(!fields.boolean("use_sliding_window", false), "'{}': use_sliding_window true is not supported", origin);
   if (const json* quantization = fields.find("quantization_config")) {
-    const bool named = quantization->is_object() && quantization->contains("quant_method") && (*quantization)["quant_method"].is_string();
+    const bool named = quantization->is_object() && quantization->contains("quant_method") &&
+                       (*quantization)["quant_method"].is_string();
     fail("'{}': the checkpoint is quantised ({}); give the model in bf16, f16 or f32, or as a GGUF file", origin,
          named ? (*quantization)["quant_method"].get<std::string>() : "quantization_config");
   }
@@ -127,14 +130,16 @@ void refuse_unsupported(const Fields& fields, const std::string& model_type) {
 void read_rope(const Fields& fields, ModelConfig& config) {
   const std::string& origin = fields.origin();
   config.rope_theta = fields.number("rope_theta", 10000.0);
-  CHECK(fields.number("partial_rotary_factor", 1.0) == 1.0, "'{}': partial_rotary_factor other than 1 is not supported", origin);
+  CHECK(fields.number("partial_rotary_factor", 1.0) == 1.0, "'{}': partial_rotary_factor other than 1 is not supported",
+        origin);
   const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   const json* object = fields.find(key);
   if (object == nullptr) return;
   CHECK(object->is_object(), "'{}': {} is {}, an object wanted", origin, key, Fields::short_text(*object));
   const Fields rope(*object, origin);
   config.rope_theta = rope.number("rope_theta", config.rope_theta);
-  CHECK(rope.number("partial_rotary_factor", 1.0) == 1.0, "'{}': partial_rotary_factor other than 1 is not supported", origin);
+  CHECK(rope.number("partial_rotary_factor", 1.0) == 1.0, "'{}': partial_rotary_factor other than 1 is not supported",
+        origin);
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
   if (type == "default") return;
   CHECK(type == "llama3", "'{}': rope_type '{}' is not supported, default or llama3 wanted", origin, type);
@@ -186,7 +191,8 @@ std::string torch_name(DType dtype) {
 }  // namespace
 
 std::string supported_models_text() {
-  return "meta-llama/Llama-3.2-1B, Llama-3.2-3B, Meta-Llama-3.1-8B, Qwen/Qwen2.5-14B, Qwen2.5-1.5B, and any folder or GGUF "
+  return "meta-llama/Llama-3.2-1B, Llama-3.2-3B, Meta-Llama-3.1-8B, Qwen/Qwen2.5-14B, Qwen2.5-1.5B, and any folder or "
+         "GGUF "
          "file with a Llama or Qwen2 architecture";
 }
 
@@ -204,11 +210,12 @@ ModelConfig parse_hf_config(std::string_view config_json, const std::string& ori
   config.num_key_value_heads = fields.integer("num_key_value_heads", config.num_attention_heads);
   check_range("num_attention_heads", config.num_attention_heads, kMaxExtent, origin);
   if (fields.find("head_dim") == nullptr) {
-    CHECK(config.hidden_size % config.num_attention_heads == 0, "'{}': hidden_size {} is not a multiple of {} heads", origin,
-          config.hidden_size, config.num_attention_heads);
+    CHECK(config.hidden_size % config.num_attention_heads == 0, "'{}': hidden_size {} is not a multiple of {} heads",
+          origin, config.hidden_size, config.num_attention_heads);
   }
   config.head_dim = fields.integer("head_dim", config.hidden_size / config.num_attention_heads);
-  config.max_position_embeddings = fields.integer("max_position_embeddings", config.model_type == "llama" ? 2048 : 32768);
+  config.max_position_embeddings =
+      fields.integer("max_position_embeddings", config.model_type == "llama" ? 2048 : 32768);
   config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6);
   read_rope(fields, config);
   config.attention_bias = config.model_type == "qwen2";
@@ -231,7 +238,8 @@ ModelConfig read_hf_config(const std::filesystem::path& folder) {
   CHECK(std::filesystem::exists(path), "'{}' has no config.json: a model folder wanted", folder.string());
   ModelConfig config = parse_hf_config(read_text_file(path), path.string());
   const std::filesystem::path generation = folder / "generation_config.json";
-  if (std::filesystem::exists(generation)) merge_generation_config(config, read_text_file(generation), generation.string());
+  if (std::filesystem::exists(generation))
+    merge_generation_config(config, read_text_file(generation), generation.string());
   return config;
 }
 
@@ -248,9 +256,10 @@ void check_model_config(const ModelConfig& config, const std::string& origin) {
   CHECK(config.num_attention_heads % config.num_key_value_heads == 0,
         "'{}': {} attention heads are not a multiple of {} key/value heads", origin, config.num_attention_heads,
         config.num_key_value_heads);
-  CHECK(config.head_dim % 2 == 0, "'{}': head_dim {} is odd, rotary embedding wants an even one", origin, config.head_dim);
-  CHECK(config.rms_norm_eps > 0 && config.rms_norm_eps < 1, "'{}': rms_norm_eps is {}, above 0 and below 1 wanted", origin,
-        config.rms_norm_eps);
+  CHECK(config.head_dim % 2 == 0, "'{}': head_dim {} is odd, rotary embedding wants an even one", origin,
+        config.head_dim);
+  CHECK(config.rms_norm_eps > 0 && config.rms_norm_eps < 1, "'{}': rms_norm_eps is {}, above 0 and below 1 wanted",
+        origin, config.rms_norm_eps);
   CHECK(config.rope_theta >= 1 && config.rope_theta < 1e15, "'{}': rope_theta is {}, 1 to 1e15 wanted", origin,
         config.rope_theta);
   if (config.rope_scaling) {
@@ -259,7 +268,8 @@ void check_model_config(const ModelConfig& config, const std::string& origin) {
     CHECK(rope.low_freq_factor > 0 && rope.low_freq_factor < rope.high_freq_factor && rope.high_freq_factor <= 1e6,
           "'{}': rope low_freq_factor {} and high_freq_factor {}, 0 < low < high wanted", origin, rope.low_freq_factor,
           rope.high_freq_factor);
-    check_range("original_max_position_embeddings", rope.original_max_position_embeddings, std::int64_t{1} << 31, origin);
+    check_range("original_max_position_embeddings", rope.original_max_position_embeddings, std::int64_t{1} << 31,
+                origin);
   }
   CHECK(config.bos_token_id < config.vocab_size, "'{}': bos_token_id {} is not in a vocabulary of {}", origin,
         config.bos_token_id, config.vocab_size);
@@ -326,7 +336,8 @@ std::string write_hf_config(const ModelConfig& config) {
 }
 
 std::string write_generation_config(const ModelConfig& config) {
-  const json out = {{"_from_model_config", true}, {"bos_token_id", bos_json(config)}, {"eos_token_id", eos_json(config)}};
+  const json out = {
+      {"_from_model_config", true}, {"bos_token_id", bos_json(config)}, {"eos_token_id", eos_json(config)}};
   return out.dump(2) + "\n";
 }
 

@@ -57,9 +57,8 @@ bool is_hub_name(const std::string& name) {
   if (slash == std::string::npos || slash == 0 || slash + 1 == name.size() || name.size() > 200) return false;
   if (name.find('/', slash + 1) != std::string::npos || name.find("..") != std::string::npos) return false;
   if (name[0] == '.' || name[slash + 1] == '.') return false;
-  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return std::isalnum(c) || c == '.' || c == '_' || c == '-' || c == '/';
-  });
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return std::isalnum(c) || c == '.' || c == '_' || c == '-' || c == '/'; });
 }
 
 // The hub answers to both spellings of this one.
@@ -85,7 +84,8 @@ std::optional<fs::path> find_snapshot(const fs::path& repository, const Kind& ki
   const fs::path ref = repository / "refs" / "main";
   if (fs::is_regular_file(ref, ignored)) {
     const std::string hash = trimmed(read_text_file(ref, 4096));
-    const bool plain = !hash.empty() && std::all_of(hash.begin(), hash.end(), [](unsigned char c) { return std::isalnum(c); });
+    const bool plain =
+        !hash.empty() && std::all_of(hash.begin(), hash.end(), [](unsigned char c) { return std::isalnum(c); });
     CHECK(plain, "'{}' holds '{}', a commit hash wanted", ref.string(), hash.substr(0, 80));
     const fs::path snapshot = snapshots / hash;
     CHECK(fs::is_directory(snapshot, ignored), "{} '{}' is not completely in the cache: '{}' is missing", kind.noun,
@@ -97,8 +97,8 @@ std::optional<fs::path> find_snapshot(const fs::path& repository, const Kind& ki
     if (entry.is_directory(ignored)) found.push_back(entry.path());
   }
   if (found.empty()) return std::nullopt;
-  CHECK(found.size() == 1, "'{}' holds {} snapshots and no refs/main: give the folder of one of them", snapshots.string(),
-        found.size());
+  CHECK(found.size() == 1, "'{}' holds {} snapshots and no refs/main: give the folder of one of them",
+        snapshots.string(), found.size());
   return found[0];
 }
 
@@ -108,10 +108,13 @@ fs::path resolve(const std::string& name, const std::string& cache_dir, const Ki
   const fs::path path(name);
   if (fs::is_directory(path, ignored)) return path;
   std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   const bool named_file = std::find(kind.extensions.begin(), kind.extensions.end(), extension) != kind.extensions.end();
   if (fs::exists(path, ignored)) {
-    if (!named_file) fail_usage("{} '{}' is a file; a folder or a {} file wanted", kind.flag, name, fmt::join(kind.extensions, " or "));
+    if (!named_file)
+      fail_usage("{} '{}' is a file; a folder or a {} file wanted", kind.flag, name,
+                 fmt::join(kind.extensions, " or "));
     return path;
   }
   if (named_file) fail("{} '{}' does not exist", kind.flag, name);
@@ -128,14 +131,20 @@ fs::path resolve(const std::string& name, const std::string& cache_dir, const Ki
     }
     looked += (looked.empty() ? "'" : ", '") + cache.string() + "'";
   }
-  fail("{} '{}' is not in the local Hugging Face cache (looked in {}); downloading is not built yet: give a folder with {} <path>",
-       kind.noun, name, looked.empty() ? "no folder, HOME is not set" : looked, kind.flag);
+  fail(
+      "{} '{}' is not in the local Hugging Face cache (looked in {}); downloading is not built yet: give a folder with "
+      "{} <path>",
+      kind.noun, name, looked.empty() ? "no folder, HOME is not set" : looked, kind.flag);
 }
 
 }  // namespace
 
-fs::path resolve_model(const std::string& name, const std::string& cache_dir) { return resolve(name, cache_dir, model_kind()); }
+fs::path resolve_model(const std::string& name, const std::string& cache_dir) {
+  return resolve(name, cache_dir, model_kind());
+}
 
-fs::path resolve_dataset(const std::string& name, const std::string& cache_dir) { return resolve(name, cache_dir, dataset_kind()); }
+fs::path resolve_dataset(const std::string& name, const std::string& cache_dir) {
+  return resolve(name, cache_dir, dataset_kind());
+}
 
 }  // namespace llmfp8

@@ -21,10 +21,21 @@ struct DTypeName {
   const char* name;
   DType dtype;
 };
-constexpr std::array<DTypeName, 15> kDTypes{{{"F64", DType::f64}, {"F32", DType::f32}, {"F16", DType::f16},
-    {"BF16", DType::bf16}, {"F8_E4M3", DType::e4m3}, {"F8_E5M2", DType::e5m2}, {"F8_E8M0", DType::e8m0},
-    {"I64", DType::i64}, {"I32", DType::i32}, {"I8", DType::i8}, {"U64", DType::u64}, {"U32", DType::u32},
-    {"U16", DType::u16}, {"U8", DType::u8}, {"BOOL", DType::u8}}};
+constexpr std::array<DTypeName, 15> kDTypes{{{"F64", DType::f64},
+                                             {"F32", DType::f32},
+                                             {"F16", DType::f16},
+                                             {"BF16", DType::bf16},
+                                             {"F8_E4M3", DType::e4m3},
+                                             {"F8_E5M2", DType::e5m2},
+                                             {"F8_E8M0", DType::e8m0},
+                                             {"I64", DType::i64},
+                                             {"I32", DType::i32},
+                                             {"I8", DType::i8},
+                                             {"U64", DType::u64},
+                                             {"U32", DType::u32},
+                                             {"U16", DType::u16},
+                                             {"U8", DType::u8},
+                                             {"BOOL", DType::u8}}};
 
 std::optional<DType> parse_dtype(std::string_view text) {
   for (const DTypeName& entry : kDTypes) {
@@ -132,11 +143,12 @@ struct CheckedEntry {
 };
 
 CheckedEntry check_entry(const RawEntry& raw, const std::string& origin, std::uint64_t data_bytes) {
-  CHECK(raw.dtype && raw.shape && raw.offsets, "'{}': tensor '{}' lacks dtype, shape or data_offsets", origin, raw.name);
+  CHECK(raw.dtype && raw.shape && raw.offsets, "'{}': tensor '{}' lacks dtype, shape or data_offsets", origin,
+        raw.name);
   const std::optional<DType> dtype = parse_dtype(*raw.dtype);
   CHECK(dtype, "'{}': tensor '{}' has dtype {}, which is not supported", origin, raw.name, *raw.dtype);
-  CHECK(raw.shape->size() <= Shape::kMaxRank, "'{}': tensor '{}' has {} dimensions, at most {} wanted", origin, raw.name,
-        raw.shape->size(), Shape::kMaxRank);
+  CHECK(raw.shape->size() <= Shape::kMaxRank, "'{}': tensor '{}' has {} dimensions, at most {} wanted", origin,
+        raw.name, raw.shape->size(), Shape::kMaxRank);
   std::array<std::int64_t, Shape::kMaxRank> extents{};
   std::uint64_t bytes = size_bytes(*dtype);
   for (std::size_t i = 0; i < raw.shape->size(); ++i) {
@@ -148,13 +160,14 @@ CheckedEntry check_entry(const RawEntry& raw, const std::string& origin, std::ui
     bytes = product;
     extents[i] = static_cast<std::int64_t>(extent);
   }
-  CHECK(raw.offsets->size() == 2, "'{}': tensor '{}' has {} data_offsets, 2 wanted", origin, raw.name, raw.offsets->size());
+  CHECK(raw.offsets->size() == 2, "'{}': tensor '{}' has {} data_offsets, 2 wanted", origin, raw.name,
+        raw.offsets->size());
   const std::uint64_t begin = (*raw.offsets)[0];
   const std::uint64_t end = (*raw.offsets)[1];
-  CHECK(begin <= end && end <= data_bytes, "'{}': tensor '{}' lies at bytes {}..{} of {} (truncated file?)", origin, raw.name,
-        begin, end, data_bytes);
-  CHECK(end - begin == bytes, "'{}': tensor '{}' has {} bytes, its shape and dtype want {}", origin, raw.name, end - begin,
-        bytes);
+  CHECK(begin <= end && end <= data_bytes, "'{}': tensor '{}' lies at bytes {}..{} of {} (truncated file?)", origin,
+        raw.name, begin, end, data_bytes);
+  CHECK(end - begin == bytes, "'{}': tensor '{}' has {} bytes, its shape and dtype want {}", origin, raw.name,
+        end - begin, bytes);
   CheckedEntry checked;
   checked.begin = begin;
   checked.end = end;
@@ -198,12 +211,13 @@ void SafetensorsFile::parse(ByteSpan bytes) {
   CHECK(bytes.size() >= 8, "'{}': {} bytes are too few for a safetensors file", origin_, bytes.size());
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), 8);
-  CHECK(header_bytes <= kMaxHeaderBytes, "'{}': header of {} bytes, at most {} wanted (not a safetensors file?)", origin_,
-        header_bytes, kMaxHeaderBytes);
-  CHECK(header_bytes <= bytes.size() - 8, "'{}': header of {} bytes in a file of {} (truncated file?)", origin_, header_bytes,
-        bytes.size());
+  CHECK(header_bytes <= kMaxHeaderBytes, "'{}': header of {} bytes, at most {} wanted (not a safetensors file?)",
+        origin_, header_bytes, kMaxHeaderBytes);
+  CHECK(header_bytes <= bytes.size() - 8, "'{}': header of {} bytes in a file of {} (truncated file?)", origin_,
+        header_bytes, bytes.size());
   const char* text = reinterpret_cast<const char*>(bytes.data() + 8);
-  CHECK(header_bytes >= 2 && text[0] == '{', "'{}': the header is not a JSON object (not a safetensors file?)", origin_);
+  CHECK(header_bytes >= 2 && text[0] == '{', "'{}': the header is not a JSON object (not a safetensors file?)",
+        origin_);
   HeaderEvents events;
   const bool parsed = nlohmann::json::sax_parse(text, text + header_bytes, &events);
   CHECK(parsed && events.problem.empty(), "'{}': bad safetensors header: {}", origin_, events.problem);
@@ -218,8 +232,8 @@ void SafetensorsFile::parse(ByteSpan bytes) {
   });
   std::uint64_t covered = 0;
   for (CheckedEntry& item : checked) {
-    CHECK(item.begin == covered, "'{}': tensor '{}' begins at byte {}, {} wanted ({} in the data)", origin_, item.entry.name,
-          item.begin, covered, item.begin < covered ? "overlap" : "gap");
+    CHECK(item.begin == covered, "'{}': tensor '{}' begins at byte {}, {} wanted ({} in the data)", origin_,
+          item.entry.name, item.begin, covered, item.begin < covered ? "overlap" : "gap");
     covered = item.end;
     std::byte* address = const_cast<std::byte*>(data.data()) + item.begin;  // Tensor has no const form; see the header
     item.entry.tensor = Tensor(address, item.entry.dtype, item.entry.shape);

@@ -94,11 +94,11 @@ std::string SafetensorsWriter::make_header(const std::map<std::string, std::stri
   for (const Slot& item : slots_) {
     std::string shape;
     for (int i = 0; i < item.declaration.shape.rank(); ++i) {
-      shape += (i ? "," : "") + std::to_string(item.declaration.shape[i]);
+      shape += fmt::format("{}{}", i ? "," : "", item.declaration.shape[i]);
     }
     json += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", json.size() > 1 ? "," : "",
-                        quoted(item.declaration.name), safetensors_dtype_name(item.declaration.dtype), shape, item.begin,
-                        item.begin + item.bytes);
+                        quoted(item.declaration.name), safetensors_dtype_name(item.declaration.dtype), shape,
+                        item.begin, item.begin + item.bytes);
   }
   json += "}";
   json.resize((json.size() + 7) / 8 * 8, ' ');
@@ -148,7 +148,8 @@ void SafetensorsWriter::finish() {
           item.bytes, item.declaration.name);
   }
   CHECK(::fsync(fd_) == 0, "cannot write '{}': {}", path_.string(), std::strerror(errno));
-  CHECK(::rename(temporary_.c_str(), path_.c_str()) == 0, "cannot write '{}': {}", path_.string(), std::strerror(errno));
+  CHECK(::rename(temporary_.c_str(), path_.c_str()) == 0, "cannot write '{}': {}", path_.string(),
+        std::strerror(errno));
   ::close(fd_);
   fd_ = -1;
   // The name itself must reach the disk too; a folder that cannot be synced is no reason to lose the run.

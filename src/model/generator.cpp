@@ -42,10 +42,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }  // namespace
 
 struct Generator::Sequence {
-  std::size_t index = 0;      // of the prompt
+  std::size_t index = 0;  // of the prompt
   std::int32_t slot = 0;
   std::int32_t last_token = 0;
-  std::int32_t length = 0;    // prompt and new tokens, the last one included
+  std::int32_t length = 0;  // prompt and new tokens, the last one included
   bool done = false;
 };
 
@@ -53,26 +53,30 @@ struct Generator::Run {
   std::span<const std::vector<std::int32_t>> prompts;
   const GenerateOptions& options;
   std::vector<Generation> results;
-  std::size_t next = 0;                // prompt that has not been admitted yet
+  std::size_t next = 0;  // prompt that has not been admitted yet
   std::vector<Sequence> active;
   std::vector<std::int32_t> free_slots;
-  SampleArgs sampling;                 // draw counts up
+  SampleArgs sampling;  // draw counts up
   GenerateProgress progress;
 };
 
-Generator::Generator(Backend& backend, const Transformer& transformer, ParamStore& params, const GeneratorLimits& limits)
+Generator::Generator(Backend& backend, const Transformer& transformer, ParamStore& params,
+                     const GeneratorLimits& limits)
     : backend_(backend), transformer_(transformer), params_(params), limits_(limits), stream_(backend.create_stream()) {
   CHECK(limits_.max_batch >= 1 && limits_.max_len >= 2 && limits_.max_prompt_tokens >= 1,
-        "generation: batch {}, prompt tokens {}, length {}", limits_.max_batch, limits_.max_prompt_tokens, limits_.max_len);
-  CHECK(limits_.max_len <= transformer_.max_positions(), "generation up to {} tokens, positions reach {}", limits_.max_len,
-        transformer_.max_positions());
+        "generation: batch {}, prompt tokens {}, length {}", limits_.max_batch, limits_.max_prompt_tokens,
+        limits_.max_len);
+  CHECK(limits_.max_len <= transformer_.max_positions(), "generation up to {} tokens, positions reach {}",
+        limits_.max_len, transformer_.max_positions());
   limits_.max_prompt_tokens = rounded_up(limits_.max_prompt_tokens, kSmallestPrefill);
   prompt_capacities_ = capacities(kSmallestPrefill, limits_.max_prompt_tokens, kSmallestPrefill);
   row_capacities_ = capacities(std::min(kSmallestDecode, limits_.max_batch), limits_.max_batch, kSmallestDecode);
   const ModelConfig& config = transformer_.config();
-  const std::size_t row_bytes = static_cast<std::size_t>(limits_.max_len * config.kv_size()) * size_bytes(params_.dtype());
-  cache_ = backend_.allocate(2 * static_cast<std::size_t>(config.num_hidden_layers * (limits_.max_batch + 1)) * row_bytes,
-                             "cache of keys and values");
+  const std::size_t row_bytes =
+      static_cast<std::size_t>(limits_.max_len * config.kv_size()) * size_bytes(params_.dtype());
+  cache_ =
+      backend_.allocate(2 * static_cast<std::size_t>(config.num_hidden_layers * (limits_.max_batch + 1)) * row_bytes,
+                        "cache of keys and values");
   allocate_inputs();
   plan_memory();
 }
@@ -159,12 +163,14 @@ void Generator::prefill(Ops& ops, std::int64_t capacity, const SampleArgs& sampl
   const PassContext pass{ops, batch, params_, activations};
   Transformer::Observers observers;
   observers.qkv = [&](int layer, const Tensor& qkv) {
-    ops.cache_fill({attention_shape(config, batch.max_doc_tokens), qkv, cu_seqlens_, slots_, cache(layer, 0), cache(layer, 1)});
+    ops.cache_fill(
+        {attention_shape(config, batch.max_doc_tokens), qkv, cu_seqlens_, slots_, cache(layer, 0), cache(layer, 1)});
   };
   transformer_.forward(pass, observers);
   // Only the last position of a prompt has a next token to tell.
   const PassContext row_pass{ops, rows, params_, activations};
-  const ArenaTensor last = ops.arena().take("last positions", params_.dtype(), Shape{limits_.max_batch, config.hidden_size});
+  const ArenaTensor last =
+      ops.arena().take("last positions", params_.dtype(), Shape{limits_.max_batch, config.hidden_size});
   ops.gather_rows({activations.get(layers, Slot::head_input), last_rows_, row_pass.num_tokens(), 0, last});
   sample(ops, row_pass, last, sampling);
   for (Slot slot : {Slot::head_input, Slot::input_rstd, Slot::residual_in}) activations.drop(layers, slot);
@@ -176,8 +182,8 @@ void Generator::decode_layer(const LayerPass& l) {
   attention_norm(l);
   attention_qkv(l);
   const Tensor out = p.activations.put(l.layer, Slot::attention_out, p.dtype(), Shape{p.tokens(), l.config.q_size()});
-  p.ops.attention_decode({attention_shape(l.config, limits_.max_len), p.activations.get(l.layer, Slot::qkv), p.batch.positions,
-                          cache(l.layer, 0), cache(l.layer, 1), first(slots_, p.tokens()), out});
+  p.ops.attention_decode({attention_shape(l.config, limits_.max_len), p.activations.get(l.layer, Slot::qkv),
+                          p.batch.positions, cache(l.layer, 0), cache(l.layer, 1), first(slots_, p.tokens()), out});
   p.activations.forward_done(l.layer, Slot::qkv);
   attention_o(l);
   mlp_norm(l);
@@ -193,14 +199,16 @@ void Generator::decode(Ops& ops, std::int64_t rows, const SampleArgs& sampling) 
   const Batch batch = row_batch(rows);
   const PassContext pass{ops, batch, params_, activations};
   const Shape shape{rows, config.hidden_size};
-  ops.embedding({params_.embedding(), batch.tokens, pass.num_tokens(), activations.put(0, Slot::residual_in, pass.dtype(), shape)});
+  ops.embedding({params_.embedding(), batch.tokens, pass.num_tokens(),
+                 activations.put(0, Slot::residual_in, pass.dtype(), shape)});
   for (int layer = 0; layer < layers; ++layer) {
     decode_layer({pass, config, transformer_.cos_sin(), layer, params_.acquire(layer, pass.numerics)});
     params_.release(layer);
   }
   const ArenaTensor rstd = ops.arena().take("final rstd", DType::f32, Shape{rows});
   const ArenaTensor normed = ops.arena().take("head input", pass.dtype(), shape);
-  ops.rmsnorm({activations.get(layers, Slot::residual_in), params_.final_norm(), pass.num_tokens(), config.rms_norm_eps, normed, rstd});
+  ops.rmsnorm({activations.get(layers, Slot::residual_in), params_.final_norm(), pass.num_tokens(), config.rms_norm_eps,
+               normed, rstd});
   activations.drop(layers, Slot::residual_in);
   sample(ops, pass, normed, sampling);
 }
@@ -263,7 +271,8 @@ void Generator::admit(Run& run) {
     run.free_slots.pop_back();
     admitted.push_back({run.next++, slots.back(), 0, static_cast<std::int32_t>(prompt.size()), false});
   }
-  const auto num_tokens = static_cast<std::int32_t>(tokens.size()), num_docs = static_cast<std::int32_t>(admitted.size());
+  const auto num_tokens = static_cast<std::int32_t>(tokens.size()),
+             num_docs = static_cast<std::int32_t>(admitted.size());
   bounds.resize(static_cast<std::size_t>(limits_.max_batch) + 1, num_tokens);
   slots.resize(static_cast<std::size_t>(limits_.max_batch), static_cast<std::int32_t>(limits_.max_batch));
   upload(tokens_, tokens);
@@ -315,14 +324,16 @@ void Generator::advance(Run& run) {
   times_.decode_seconds += seconds_since(start);
 }
 
-std::vector<Generation> Generator::generate(std::span<const std::vector<std::int32_t>> prompts, const GenerateOptions& options) {
+std::vector<Generation> Generator::generate(std::span<const std::vector<std::int32_t>> prompts,
+                                            const GenerateOptions& options) {
   const std::int64_t vocab_size = transformer_.config().vocab_size;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const auto tokens = static_cast<std::int64_t>(prompts[i].size());
     const std::int64_t most = std::min(limits_.max_prompt_tokens, limits_.max_len - 1);
     CHECK(tokens >= 1 && tokens <= most, "prompt {} has {} tokens, wanted 1 to {}", i + 1, tokens, most);
     for (std::int32_t id : prompts[i]) {
-      CHECK(id >= 0 && id < vocab_size, "prompt {} holds token {}, the model's vocabulary ends at {}", i + 1, id, vocab_size - 1);
+      CHECK(id >= 0 && id < vocab_size, "prompt {} holds token {}, the model's vocabulary ends at {}", i + 1, id,
+            vocab_size - 1);
     }
   }
   CHECK(options.max_new_tokens >= 1, "max_new_tokens is {}, wanted at least 1", options.max_new_tokens);

@@ -22,7 +22,7 @@ struct GeneratorLimits {
 struct SamplingOptions {
   double temperature = 0.0;  // 0: greedy
   double top_p = 1.0;
-  std::uint64_t seed = 0;    // the draw depends on it, on the order of the prompts and on max_batch
+  std::uint64_t seed = 0;  // the draw depends on it, on the order of the prompts and on max_batch
 };
 
 struct GenerateProgress {
@@ -46,7 +46,8 @@ struct Generation {
 
 struct GenerateTimes {
   double prefill_seconds = 0, decode_seconds = 0;
-  std::int64_t prompt_tokens = 0, decoded_tokens = 0;  // decoded: by decode steps; a prompt's first new token is the prefill's
+  std::int64_t prompt_tokens = 0,
+               decoded_tokens = 0;  // decoded: by decode steps; a prompt's first new token is the prefill's
 };
 
 class Generator {
@@ -101,7 +102,7 @@ class Generator {
   Tensor counts_, row_counts_;  // [4]: BatchCounts of the packed prompts; of one row a sequence
   Tensor sampled_;              // [max_batch]
 
-  Buffer cache_;                // keys and values: 2 * layers x A [max_batch + 1, max_len * kv_size]
+  Buffer cache_;  // keys and values: 2 * layers x A [max_batch + 1, max_len * kv_size]
   std::unique_ptr<Arena> arena_;
   Buffer arena_buffer_;
   std::unique_ptr<Ops> ops_;

@@ -40,11 +40,6 @@ Tensor flat(const Tensor& tensor) { return tensor.reshape(Shape{tensor.numel()})
 
 }  // namespace
 
-bool decays(std::string_view param_name, DecayRule rule) {
-  return rule == DecayRule::everything ||
-         (param_name.find("bias") == std::string_view::npos && param_name.find("norm") == std::string_view::npos);
-}
-
 OptimizerMemory optimizer_memory(std::span<const OptimizedParam> params, const OptimizerConfig& config) {
   OptimizerMemory memory;
   for (const OptimizedParam& param : params) {
@@ -98,13 +93,9 @@ void AdamWOptimizer::fill_scalars(StepScalars& host, std::uint32_t t, double lea
                                   std::uint64_t seed) const {
   CHECK(t >= 1, "optimizer: step {}, 1 or more wanted", t);
   host = StepScalars{};
-  // The betas as the operation sees them: the correction must undo exactly the decay that the kernel applies.
-  AdamwArgs args;
-  args.beta1 = static_cast<decltype(args.beta1)>(config_.beta1);
-  args.beta2 = static_cast<decltype(args.beta2)>(config_.beta2);
   host.learning_rate = static_cast<float>(learning_rate);
-  host.bias_correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(args.beta1), t));
-  host.bias_correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(args.beta2), t));
+  host.bias_correction1 = static_cast<float>(1.0 - std::pow(config_.beta1, t));
+  host.bias_correction2 = static_cast<float>(1.0 - std::pow(config_.beta2, t));
   host.max_grad_norm = static_cast<float>(max_grad_norm);
   // A Philox word pair of (seed, t): neighbouring seeds and steps give unrelated keys.
   const Philox4 words = philox4x32(seed, t, 0);
@@ -131,10 +122,10 @@ void AdamWOptimizer::step_param(Ops& ops, std::size_t i, const Tensor& grad, con
   args.v = state.v;
   args.m_scale = state.m_scale;
   args.v_scale = state.v_scale;
-  args.beta1 = static_cast<decltype(args.beta1)>(config_.beta1);
-  args.beta2 = static_cast<decltype(args.beta2)>(config_.beta2);
-  args.eps = static_cast<decltype(args.eps)>(config_.eps);
-  args.weight_decay = static_cast<decltype(args.weight_decay)>(param.decay ? config_.weight_decay : 0.0);
+  args.beta1 = config_.beta1;
+  args.beta2 = config_.beta2;
+  args.eps = config_.eps;
+  args.weight_decay = param.decay ? config_.weight_decay : 0.0;
   args.param_index = param.index;
   args.scalars = scalars;
   ops.adamw(args);

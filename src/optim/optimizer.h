@@ -24,7 +24,6 @@ struct OptimizedParam {
 
 // Which parameters decay: train_fp8 decays everything, train_multi_gpu nothing with "bias" or "norm" in its name.
 enum class DecayRule { everything, no_bias_or_norm };
-bool decays(std::string_view param_name, DecayRule rule);
 
 struct OptimizerConfig {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;

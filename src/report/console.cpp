@@ -157,6 +157,14 @@ void Console::line(const std::string& text) {
   std::fflush(options_.file);
 }
 
+void Console::print(const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  clear_bar();
+  std::fprintf(options_.file, "%s\n", text.c_str());
+  if (shown_) draw(*shown_, options_.clock());
+  std::fflush(options_.file);
+}
+
 void Console::finish() {
   const std::lock_guard lock(mutex_);
   if (!shown_) return;

@@ -45,6 +45,9 @@ class Console {
   // A whole line (without its last newline), above the bar. Control characters print as '?'.
   void line(const std::string& text);
 
+  // Text of this program (log messages, tables) as it is, above the bar, quiet or not.
+  void print(const std::string& text);
+
   // Leaves the bar as it stands, with the cursor on a fresh line. Idempotent.
   void finish();
 

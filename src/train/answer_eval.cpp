@@ -16,20 +16,26 @@ namespace {
 constexpr double kNormal95 = 1.959963984540054;  // the normal distribution's 97.5 % quantile
 
 nlohmann::ordered_json to_json(const AnswerRecord& record) {
-  return {{"problem", record.problem},     {"expected_answer", record.expected_answer}, {"problem_source", record.problem_source},
-          {"generated", record.generated}, {"extracted", record.extracted},             {"correct", record.correct}};
+  return {{"problem", record.problem},
+          {"expected_answer", record.expected_answer},
+          {"problem_source", record.problem_source},
+          {"generated", record.generated},
+          {"extracted", record.extracted},
+          {"correct", record.correct}};
 }
 
 AnswerRecord from_json(const nlohmann::json& json, const std::string& where) {
   CHECK(json.is_object(), "{}: a JSON object wanted", where);
   const auto text = [&](const char* key) {
     const auto it = json.find(key);
-    CHECK(it != json.end() && it->is_string(), "{}: \"{}\" is missing or no text; a file that llm-fp8 eval --out wrote is wanted", where, key);
+    CHECK(it != json.end() && it->is_string(),
+          "{}: \"{}\" is missing or no text; a file that llm-fp8 eval --out wrote is wanted", where, key);
     return it->get<std::string>();
   };
   const auto correct = json.find("correct");
   CHECK(correct != json.end() && correct->is_boolean(), "{}: \"correct\" is missing or neither true nor false", where);
-  return {text("problem"), text("expected_answer"), text("problem_source"), text("generated"), text("extracted"), correct->get<bool>()};
+  return {text("problem"),   text("expected_answer"), text("problem_source"),
+          text("generated"), text("extracted"),       correct->get<bool>()};
 }
 
 AnswerProblem problem_of(DatasetRow&& row) {
@@ -47,6 +53,9 @@ AnswerProblem problem_of(DatasetRow&& row) {
   return problem;
 }
 
+// Written under this name and renamed, so that a full disk leaves no half file under the other.
+std::filesystem::path part_of(const std::filesystem::path& path) { return path.string() + ".part"; }
+
 }  // namespace
 
 std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::int64_t count) {
@@ -59,9 +68,12 @@ std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::int64_t 
     DatasetRow row = std::move(dataset.read(row_index, row_index + 1).front());
     if (row.fault != RowFault::none || row.messages.empty()) continue;
     AnswerProblem problem = problem_of(std::move(row));
-    if (!problem.problem.empty() && !normalize_answer(problem.expected_answer).empty()) problems.push_back(std::move(problem));
+    if (!problem.problem.empty() && !normalize_answer(problem.expected_answer).empty())
+      problems.push_back(std::move(problem));
   }
-  CHECK(!problems.empty(), "dataset {}: no row has a problem and an answer; columns problem and expected_answer (or generated_solution) are wanted, found {}",
+  CHECK(!problems.empty(),
+        "dataset {}: no row has a problem and an answer; columns problem and expected_answer (or generated_solution) "
+        "are wanted, found {}",
         dataset.split_name(), fmt::join(dataset.columns(), ", "));
   return problems;
 }
@@ -71,7 +83,8 @@ std::vector<std::int32_t> prompt_tokens(const std::vector<ChatMessage>& messages
   return tokenizer.encode(chat_template.render_text(messages, true));
 }
 
-std::vector<std::int32_t> stop_ids(const ModelConfig& config, const ChatTemplate* chat_template, const Tokenizer& tokenizer) {
+std::vector<std::int32_t> stop_ids(const ModelConfig& config, const ChatTemplate* chat_template,
+                                   const Tokenizer& tokenizer) {
   std::vector<std::int32_t> ids;
   for (std::int64_t id : config.eos_token_ids) ids.push_back(static_cast<std::int32_t>(id));
   if (const auto eos = tokenizer.eos_id()) ids.push_back(*eos);
@@ -84,18 +97,27 @@ std::vector<std::int32_t> stop_ids(const ModelConfig& config, const ChatTemplate
 }
 
 AnswerRecord grade(const AnswerProblem& problem, const std::string& generated) {
-  AnswerRecord record{problem.problem, problem.expected_answer, problem.problem_source, generated, extract_answer(generated), false};
+  AnswerRecord record{problem.problem, problem.expected_answer,   problem.problem_source,
+                      generated,       extract_answer(generated), false};
   record.correct = answers_agree(record.extracted, record.expected_answer);
   return record;
 }
 
+void check_answers_can_be_written(const std::filesystem::path& path) {
+  const std::filesystem::path part = part_of(path);
+  const bool ok = std::ofstream(part, std::ios::binary).good();
+  std::error_code ignored;
+  std::filesystem::remove(part, ignored);
+  CHECK(ok && !std::filesystem::is_directory(path, ignored), "answers file '{}' cannot be written", path.string());
+}
+
 void write_answers(const std::filesystem::path& path, const std::vector<AnswerRecord>& records) {
-  // Written beside and renamed, so that a full disk leaves no half file under the name.
-  const std::filesystem::path part = path.string() + ".part";
+  const std::filesystem::path part = part_of(path);
   {
     std::ofstream out(part, std::ios::binary);
     CHECK(out.good(), "answers file '{}' cannot be written", path.string());
-    for (const AnswerRecord& record : records) out << to_json(record).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+    for (const AnswerRecord& record : records)
+      out << to_json(record).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
     out.close();
     if (!out) {
       std::error_code ignored;
@@ -148,8 +170,8 @@ std::map<std::string, Accuracy> accuracy_by_source(const std::vector<AnswerRecor
 }
 
 PairedDifference compare_answers(const std::vector<AnswerRecord>& before, const std::vector<AnswerRecord>& after) {
-  CHECK(before.size() == after.size() && !before.empty(), "{} answers before, {} after: the same problems are wanted", before.size(),
-        after.size());
+  CHECK(before.size() == after.size() && !before.empty(), "{} answers before, {} after: the same problems are wanted",
+        before.size(), after.size());
   PairedDifference result;
   result.before = accuracy_of(before);
   result.after = accuracy_of(after);

@@ -35,11 +35,13 @@ std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::int64_t 
 std::vector<std::int32_t> prompt_tokens(const std::vector<ChatMessage>& messages, const ChatTemplate& chat_template,
                                         const Tokenizer& tokenizer);
 // The model's and the tokenizer's ends of text; with a chat template (may be null) the end of a turn too.
-std::vector<std::int32_t> stop_ids(const ModelConfig& config, const ChatTemplate* chat_template, const Tokenizer& tokenizer);
+std::vector<std::int32_t> stop_ids(const ModelConfig& config, const ChatTemplate* chat_template,
+                                   const Tokenizer& tokenizer);
 
 AnswerRecord grade(const AnswerProblem& problem, const std::string& generated);
 
-// Throws Error that names the file (and the line).
+// Throw Error that names the file (and the line).
+void check_answers_can_be_written(const std::filesystem::path& path);  // before the work; what is there stays
 void write_answers(const std::filesystem::path& path, const std::vector<AnswerRecord>& records);
 std::vector<AnswerRecord> read_answers(const std::filesystem::path& path);
 

@@ -29,12 +29,14 @@ std::size_t behind_group(std::string_view text, std::size_t open) {
 
 // Every `from` becomes `to`.
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
 }
 
 // \text{apples} → apples, for the commands that only dress their argument.
 void unwrap_commands(std::string& text) {
-  for (std::string_view command : {"\\text", "\\textbf", "\\textit", "\\mathrm", "\\mathbf", "\\mbox", "\\boxed", "\\mathit"}) {
+  for (std::string_view command :
+       {"\\text", "\\textbf", "\\textit", "\\mathrm", "\\mathbf", "\\mbox", "\\boxed", "\\mathit"}) {
     const std::string opening = std::string(command) + "{";
     for (std::size_t at = text.find(opening); at != std::string::npos; at = text.find(opening, at)) {
       const std::size_t open = at + command.size(), behind = behind_group(text, open);
@@ -67,7 +69,8 @@ std::string without_name(const std::string& text) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || text.find('=', equals + 1) != std::string::npos) return text;
   const std::string left = trimmed(std::string_view(text).substr(0, equals));
-  const bool is_name = !left.empty() && left.size() <= 20 && std::all_of(left.begin(), left.end(), [](char c) { return is_letter(c) || c == '_'; });
+  const bool is_name = !left.empty() && left.size() <= 20 &&
+                       std::all_of(left.begin(), left.end(), [](char c) { return is_letter(c) || c == '_'; });
   return is_name ? trimmed(std::string_view(text).substr(equals + 1)) : text;
 }
 
@@ -124,12 +127,14 @@ std::optional<Fraction> in_lowest_terms(__int128 numerator, __int128 denominator
 }
 
 std::optional<Fraction> quotient(const Fraction& a, const Fraction& b) {
-  return in_lowest_terms(static_cast<__int128>(a.numerator) * b.denominator, static_cast<__int128>(a.denominator) * b.numerator);
+  return in_lowest_terms(static_cast<__int128>(a.numerator) * b.denominator,
+                         static_cast<__int128>(a.denominator) * b.numerator);
 }
 
 std::optional<Fraction> sum(const Fraction& a, const Fraction& b) {
-  return in_lowest_terms(static_cast<__int128>(a.numerator) * b.denominator + static_cast<__int128>(b.numerator) * a.denominator,
-                         static_cast<__int128>(a.denominator) * b.denominator);
+  return in_lowest_terms(
+      static_cast<__int128>(a.numerator) * b.denominator + static_cast<__int128>(b.numerator) * a.denominator,
+      static_cast<__int128>(a.denominator) * b.denominator);
 }
 
 // "\frac{3}{4}", "\frac34" at the front of text.
@@ -186,7 +191,8 @@ std::optional<Fraction> unsigned_value(std::string_view text) {
 
 std::string last_box(std::string_view text) {
   constexpr std::string_view kBox = "\\boxed{";
-  for (std::size_t at = text.rfind(kBox); at != std::string_view::npos; at = at == 0 ? std::string_view::npos : text.rfind(kBox, at - 1)) {
+  for (std::size_t at = text.rfind(kBox); at != std::string_view::npos;
+       at = at == 0 ? std::string_view::npos : text.rfind(kBox, at - 1)) {
     const std::size_t open = at + kBox.size() - 1, behind = behind_group(text, open);
     if (behind != std::string_view::npos) return std::string(text.substr(open + 1, behind - open - 2));
   }
@@ -214,9 +220,11 @@ std::string last_number(std::string_view text) {
   bool seen_slash = false;
   while (begin > 0) {
     const char c = text[begin - 1];
-    const bool joins = begin > 1 && (c == '.' || c == ',' || (c == '/' && !seen_slash)) && is_digit(text[begin - 2]) && is_digit(text[begin]);
+    const bool joins = begin > 1 && (c == '.' || c == ',' || (c == '/' && !seen_slash)) && is_digit(text[begin - 2]) &&
+                       is_digit(text[begin]);
     // ".5"
-    const bool leads = c == '.' && is_digit(text[begin]) && (begin == 1 || is_blank(text[begin - 2]) || text[begin - 2] == '-' || text[begin - 2] == '$');
+    const bool leads = c == '.' && is_digit(text[begin]) &&
+                       (begin == 1 || is_blank(text[begin - 2]) || text[begin - 2] == '-' || text[begin - 2] == '$');
     if (!is_digit(c) && !joins && !leads) break;
     seen_slash = seen_slash || c == '/';
     --begin;
@@ -226,7 +234,8 @@ std::string last_number(std::string_view text) {
   if (sign > 0 && text[sign - 1] == '$') --sign;
   if (sign > 0 && text[sign - 1] == '-') {
     const char before = sign > 1 ? text[sign - 2] : ' ';
-    if (!is_digit(before) && !is_letter(before) && before != ')') return "-" + std::string(text.substr(begin, last - begin));
+    if (!is_digit(before) && !is_letter(before) && before != ')')
+      return "-" + std::string(text.substr(begin, last - begin));
   }
   return std::string(text.substr(begin, last - begin));
 }
@@ -240,8 +249,10 @@ std::string extract_answer(std::string_view text) {
 
 std::string normalize_answer(std::string_view answer) {
   std::string text(answer);
-  for (std::string_view blank : {"\\ ", "\\,", "\\;", "\\!", "\\:", "~"}) replace_all(text, blank, blank == "\\!" ? "" : " ");
-  for (std::string_view dropped : {"\\$", "$", "\\left", "\\right", "\\%", "%", "^{\\circ}", "^\\circ", "\\degree"}) replace_all(text, dropped, "");
+  for (std::string_view blank : {"\\ ", "\\,", "\\;", "\\!", "\\:", "~"})
+    replace_all(text, blank, blank == "\\!" ? "" : " ");
+  for (std::string_view dropped : {"\\$", "$", "\\left", "\\right", "\\%", "%", "^{\\circ}", "^\\circ", "\\degree"})
+    replace_all(text, dropped, "");
   for (std::string_view frac : {"\\dfrac", "\\tfrac", "\\cfrac"}) replace_all(text, frac, "\\frac");
   replace_all(text, "{,}", ",");
   replace_all(text, "\xE2\x88\x92", "-");  // U+2212, the minus sign of typesetters

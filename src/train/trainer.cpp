@@ -166,7 +166,6 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   window_->seconds += seconds;
   stability_.add(result.loss, result.grad_norm, learning_rate);
   if (global_step_ == 1) {
-    console_.finish();
     log::info("what ran in step 1:\n{}FP8 share of the matrix products: {:.1f} %", recipe_table(engine_->ledger(), engine_->config()),
               100.0 * engine_->ledger().fp8_share());
   }

@@ -1,5 +1,7 @@
 // One FP8 linear layer, forward and backward, against goldens/fp8/linear_fp8.safetensors: codes and scales bit for bit,
 // outputs within one bf16 step (the order of summation).
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <tuple>
 
@@ -113,6 +115,25 @@ class Fp8Linear : public ::testing::Test {
   std::unique_ptr<Backend> backend_ = create_cpu_backend();
   Device device_{*backend_};
 };
+
+// The casts of the backend itself, all 65536 bf16 patterns, against the golden tables.
+TEST_F(Fp8Linear, EveryBf16Pattern) {
+  const SafetensorsLite casts(golden_dir() / "fp8" / "casts.safetensors");
+  std::vector<float> patterns(65536);
+  for (std::uint32_t i = 0; i < patterns.size(); ++i) patterns[i] = std::bit_cast<float>(i << 16);
+  const Tensor x = device_.upload(patterns, DType::f32, Shape{64, 1024}), count = device_.count(64);
+  for (DType format : {DType::e4m3, DType::e5m2}) {
+    QTensor q = blank(Scaling::tensor, format, x.shape);
+    q.just_in_time = false;
+    q.scale = device_.upload({1.0f}, DType::f32, Shape{1});
+    device_.run([&](Ops& ops) { ops.quantize(x, count, q); });
+    const auto got = device_.bytes(q.rowwise), want = casts.read<std::uint8_t>(format == DType::e4m3 ? "e4m3_sat" : "e5m2_sat");
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+      if (!std::isnan(patterns[i])) ASSERT_EQ(got[i], want[i]) << name(format) << " of pattern " << i;
+      if (std::isnan(patterns[i])) ASSERT_EQ(got[i], 0x7F) << name(format) << " of pattern " << i;
+    }
+  }
+}
 
 TEST_F(Fp8Linear, CurrentScaling) { run(Scaling::tensor, DType::e5m2, "tensor", "tensor", "dy"); }
 TEST_F(Fp8Linear, Mxfp8) { run(Scaling::mx_1x32, DType::e4m3, "mxfp8", "mxfp8_e4m3", "dy_e4m3"); }

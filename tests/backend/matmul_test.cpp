@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/operand_image.h"
 #include "core/bf16.h"
+#include "core/float8.h"
 #include "core/thread_pool.h"
 #include "op_harness.h"
 
@@ -93,6 +95,33 @@ TEST(Matmul, Onednn) {
   const auto narrow = cpu::create_onednn_matmul(DType::bf16, &why_not);
   check(*narrow, DType::bf16, DType::f32);
   check(*narrow, DType::bf16, DType::bf16);
+}
+
+// Every code of both formats has its exact value in bf16 and in f32; rows beyond the count are zero, whatever they hold.
+TEST(OperandImage, EveryCode) {
+  std::vector<std::uint8_t> codes(512);
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i);
+  for (DType format : {DType::e4m3, DType::e5m2}) {
+    QTensor q;
+    q.scaling = Scaling::tensor;
+    q.format = format;
+    q.shape = Shape{2, 256};
+    q.rowwise = Tensor(codes.data(), DType::u8, q.shape);
+    std::vector<float> wide(512, 9.0f);
+    std::vector<bf16> narrow(512, to_bf16(9.0f));
+    const cpu::Panel panel{&q, false, 0, 2, 0, 256, 1};
+    cpu::make_image(panel, DType::f32, wide.data());
+    cpu::make_image(panel, DType::bf16, narrow.data());
+    for (std::size_t i = 0; i < 512; ++i) {
+      const float want = i < 256 ? decode_fp8(codes[i], format) : 0.0f;
+      if (std::isnan(want)) {
+        EXPECT_TRUE(std::isnan(wide[i]) && std::isnan(to_float(narrow[i]))) << i;
+        continue;
+      }
+      EXPECT_EQ(std::bit_cast<std::uint32_t>(wide[i]), std::bit_cast<std::uint32_t>(want)) << i;
+      EXPECT_EQ(std::bit_cast<std::uint32_t>(to_float(narrow[i])), std::bit_cast<std::uint32_t>(want)) << i;
+    }
+  }
 }
 
 }  // namespace

@@ -60,7 +60,8 @@ TEST(CheckpointSource, RefusesWhatIsNoModel) {
   SafetensorsWriter writer(dir.path() / "model.safetensors", {{"model.norm.weight", DType::i8, Shape{2}}});
   writer.write("model.norm.weight", "ab", 2);
   writer.finish();
-  EXPECT_TRUE(contains(error_of([&] { open_model(dir.path()); }), "'model.norm.weight' has dtype I8, F32, F16 or BF16 wanted"));
+  EXPECT_TRUE(
+      contains(error_of([&] { open_model(dir.path()); }), "'model.norm.weight' has dtype I8, F32, F16 or BF16 wanted"));
 }
 
 }  // namespace

@@ -68,10 +68,11 @@ TEST(Convert, AllPairsFromUnalignedBytes) {
     }
   }
   EXPECT_TRUE(testing::contains(testing::error_of([] {
-    std::int64_t in = 0;
-    float out = 0;
-    convert_elements(&in, DType::i64, &out, DType::f32, 1);
-  }), "cannot convert i64 to f32"));
+                                  std::int64_t in = 0;
+                                  float out = 0;
+                                  convert_elements(&in, DType::i64, &out, DType::f32, 1);
+                                }),
+                                "cannot convert i64 to f32"));
 }
 
 }  // namespace

@@ -35,13 +35,22 @@ std::vector<float> row(const GgufFile& file, const std::string& name, std::int64
 
 TEST(Gguf, ReadsMetadataOfEveryType) {
   const std::string bytes = GgufBuilder()
-      .pair("u8", GgufType::u8, raw<std::uint8_t>(200)).pair("i8", GgufType::i8, raw<std::int8_t>(-3))
-      .pair("u16", GgufType::u16, raw<std::uint16_t>(60000)).pair("i16", GgufType::i16, raw<std::int16_t>(-300))
-      .u32("u32", 4000000000u).pair("i32", GgufType::i32, raw<std::int32_t>(-70000)).f32("f32", 1e-5f)
-      .boolean("yes", true).text("text", "hello").strings("strings", {"a", "", "ccc"}).i32s("i32s", {-1, 2})
-      .pair("u64", GgufType::u64, raw<std::uint64_t>(1ull << 40)).pair("i64", GgufType::i64, raw<std::int64_t>(-(1ll << 40)))
-      .pair("f64", GgufType::f64, raw(0.1)).pair("huge", GgufType::u64, raw(~std::uint64_t{0}))
-      .bytes();
+                                .pair("u8", GgufType::u8, raw<std::uint8_t>(200))
+                                .pair("i8", GgufType::i8, raw<std::int8_t>(-3))
+                                .pair("u16", GgufType::u16, raw<std::uint16_t>(60000))
+                                .pair("i16", GgufType::i16, raw<std::int16_t>(-300))
+                                .u32("u32", 4000000000u)
+                                .pair("i32", GgufType::i32, raw<std::int32_t>(-70000))
+                                .f32("f32", 1e-5f)
+                                .boolean("yes", true)
+                                .text("text", "hello")
+                                .strings("strings", {"a", "", "ccc"})
+                                .i32s("i32s", {-1, 2})
+                                .pair("u64", GgufType::u64, raw<std::uint64_t>(1ull << 40))
+                                .pair("i64", GgufType::i64, raw<std::int64_t>(-(1ll << 40)))
+                                .pair("f64", GgufType::f64, raw(0.1))
+                                .pair("huge", GgufType::u64, raw(~std::uint64_t{0}))
+                                .bytes();
   const GgufFile file = GgufFile::from_bytes(as_bytes(bytes), "x");
   EXPECT_EQ(file.integer("u8"), 200);
   EXPECT_EQ(file.integer("i8"), -3);
@@ -79,8 +88,13 @@ TEST(Gguf, DequantisesEveryReadableType) {
   }
   for (int i = 0; i < 32; ++i) q8_0 += raw(static_cast<std::int8_t>(i * 8 - 128));
   const std::string bytes = GgufBuilder()
-      .tensor("q4_0", {32}, 2, q4_0).tensor("q4_1", {1, 32}, 3, q4_1).tensor("q8_0", {32}, 8, q8_0)
-      .tensor("f32", {2, 4}, kF32, eight_floats()).tensor("f16", {16}, 1, f16).tensor("bf16", {16}, 30, bf16).bytes();
+                                .tensor("q4_0", {32}, 2, q4_0)
+                                .tensor("q4_1", {1, 32}, 3, q4_1)
+                                .tensor("q8_0", {32}, 8, q8_0)
+                                .tensor("f32", {2, 4}, kF32, eight_floats())
+                                .tensor("f16", {16}, 1, f16)
+                                .tensor("bf16", {16}, 30, bf16)
+                                .bytes();
   const GgufFile file = GgufFile::from_bytes(as_bytes(bytes), "x");
   EXPECT_EQ(file.find("f32")->shape, (Shape{2, 4}));
   EXPECT_EQ(row(file, "f32", 1), (std::vector<float>{4, 5, 6, 7}));
@@ -98,8 +112,14 @@ TEST(Gguf, DequantisesEveryReadableType) {
 }
 
 TEST(Gguf, EveryTruncationIsAnError) {
-  const std::string bytes = GgufBuilder().text("general.name", "x").strings("list", {"a", "bb"}).i32s("n", {1, 2, 3})
-      .f32("f", 1.0f).tensor("a", {8}, kF32, eight_floats()).tensor("b", {2, 4}, kF32, eight_floats()).bytes();
+  const std::string bytes = GgufBuilder()
+                                .text("general.name", "x")
+                                .strings("list", {"a", "bb"})
+                                .i32s("n", {1, 2, 3})
+                                .f32("f", 1.0f)
+                                .tensor("a", {8}, kF32, eight_floats())
+                                .tensor("b", {2, 4}, kF32, eight_floats())
+                                .bytes();
   EXPECT_EQ(refusal(bytes), "no error");
   for (std::size_t size = 0; size < bytes.size(); ++size) EXPECT_NE(refusal(bytes.substr(0, size)), "no error") << size;
 }
@@ -117,7 +137,7 @@ TEST(Gguf, RefusesCorruptFiles) {
   EXPECT_TRUE(contains(patched(4, raw<std::uint32_t>(3u << 24)), "big-endian"));
   EXPECT_TRUE(contains(patched(8, raw<std::uint64_t>(1ull << 60)), "tensors in"));
   EXPECT_TRUE(contains(patched(16, raw<std::uint64_t>(1ull << 60)), "metadata entries"));
-  EXPECT_TRUE(contains(patched(24, raw<std::uint64_t>(~0ull))  , "truncated"));       // length of the name
+  EXPECT_TRUE(contains(patched(24, raw<std::uint64_t>(~0ull)), "truncated"));  // length of the name
   EXPECT_TRUE(contains(patched(33, raw<std::uint32_t>(5)), "5 dimensions"));
   EXPECT_TRUE(contains(patched(37, raw<std::uint64_t>(0)), "extent 0"));
   EXPECT_TRUE(contains(patched(37, raw<std::uint64_t>(1ull << 50)), "overflow"));
@@ -135,16 +155,20 @@ TEST(Gguf, RefusesCorruptFiles) {
 TEST(Gguf, RefusesBadStructure) {
   const std::string data = eight_floats();
   EXPECT_TRUE(contains(refusal(GgufBuilder().u32("k", 1).u32("k", 1).bytes()), "'k' appears twice"));
-  EXPECT_TRUE(contains(refusal(GgufBuilder().tensor("a", {8}, kF32, data).tensor("a", {8}, kF32, data).bytes()), "'a' appears twice"));
-  EXPECT_TRUE(contains(refusal(GgufBuilder().tensor("a", {16}, kF32, data).tensor("b", {8}, kF32, data).bytes()), "overlap"));
+  EXPECT_TRUE(contains(refusal(GgufBuilder().tensor("a", {8}, kF32, data).tensor("a", {8}, kF32, data).bytes()),
+                       "'a' appears twice"));
+  EXPECT_TRUE(
+      contains(refusal(GgufBuilder().tensor("a", {16}, kF32, data).tensor("b", {8}, kF32, data).bytes()), "overlap"));
   EXPECT_TRUE(contains(refusal(GgufBuilder().u32("general.alignment", 24).bytes()), "power of two"));
   EXPECT_TRUE(contains(refusal(GgufBuilder().u32("general.alignment", 0).bytes()), "power of two"));
   EXPECT_TRUE(contains(refusal(GgufBuilder().pair("k", static_cast<GgufType>(77), "").bytes()), "unknown type 77"));
-  EXPECT_TRUE(contains(refusal(GgufBuilder().pair("k", GgufType::array, raw<std::uint32_t>(9) + raw<std::uint64_t>(1)).bytes()),
-                       "array of arrays"));
+  EXPECT_TRUE(
+      contains(refusal(GgufBuilder().pair("k", GgufType::array, raw<std::uint32_t>(9) + raw<std::uint64_t>(1)).bytes()),
+               "array of arrays"));
   for (const std::uint32_t type : {0u, 8u}) {
-    EXPECT_TRUE(contains(refusal(GgufBuilder().pair("k", GgufType::array, raw(type) + raw<std::uint64_t>(1ull << 61)).bytes()),
-                         "truncated"));
+    EXPECT_TRUE(
+        contains(refusal(GgufBuilder().pair("k", GgufType::array, raw(type) + raw<std::uint64_t>(1ull << 61)).bytes()),
+                 "truncated"));
   }
 }
 
@@ -153,8 +177,9 @@ TEST(GgufSource, Names) {
   EXPECT_EQ(gguf_to_hf_name("output.weight", 2), "lm_head.weight");
   EXPECT_EQ(gguf_to_hf_name("blk.1.attn_q.bias", 2), "model.layers.1.self_attn.q_proj.bias");
   EXPECT_EQ(gguf_to_hf_name("blk.11.ffn_down.weight", 12), "model.layers.11.mlp.down_proj.weight");
-  for (const char* bad : {"blk.2.attn_q.weight", "blk.01.attn_q.weight", "blk..attn_q.weight", "blk.-1.attn_q.weight",
-                          "blk.99999999999999999999.attn_q.weight", "blk.1", "blk.1.", "blk.1.attn_qkv.weight", "", "x"}) {
+  for (const char* bad :
+       {"blk.2.attn_q.weight", "blk.01.attn_q.weight", "blk..attn_q.weight", "blk.-1.attn_q.weight",
+        "blk.99999999999999999999.attn_q.weight", "blk.1", "blk.1.", "blk.1.attn_qkv.weight", "", "x"}) {
     EXPECT_EQ(gguf_to_hf_name(bad, 2), "") << bad;
   }
 }
@@ -171,7 +196,8 @@ GgufBuilder config_builder(const std::string& arch, const ModelConfig& config) {
       .u32(arch + ".context_length", static_cast<std::uint32_t>(config.max_position_embeddings))
       .f32(arch + ".attention.layer_norm_rms_epsilon", static_cast<float>(config.rms_norm_eps))
       .f32(arch + ".rope.freq_base", static_cast<float>(config.rope_theta))
-      .u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
+      .u32("tokenizer.ggml.bos_token_id", 1)
+      .u32("tokenizer.ggml.eos_token_id", 2);
   return builder;
 }
 
@@ -191,10 +217,19 @@ std::string interleaved(const float* rows, std::int64_t heads, std::int64_t head
 }
 
 std::string gguf_name(std::string name) {
-  const std::pair<const char*, const char*> parts[] = {{"model.embed_tokens.", "token_embd."}, {"model.norm.", "output_norm."},
-      {"lm_head.", "output."}, {"model.layers.", "blk."}, {"input_layernorm", "attn_norm"}, {"self_attn.q_proj", "attn_q"},
-      {"self_attn.k_proj", "attn_k"}, {"self_attn.v_proj", "attn_v"}, {"self_attn.o_proj", "attn_output"},
-      {"post_attention_layernorm", "ffn_norm"}, {"mlp.gate_proj", "ffn_gate"}, {"mlp.up_proj", "ffn_up"}, {"mlp.down_proj", "ffn_down"}};
+  const std::pair<const char*, const char*> parts[] = {{"model.embed_tokens.", "token_embd."},
+                                                       {"model.norm.", "output_norm."},
+                                                       {"lm_head.", "output."},
+                                                       {"model.layers.", "blk."},
+                                                       {"input_layernorm", "attn_norm"},
+                                                       {"self_attn.q_proj", "attn_q"},
+                                                       {"self_attn.k_proj", "attn_k"},
+                                                       {"self_attn.v_proj", "attn_v"},
+                                                       {"self_attn.o_proj", "attn_output"},
+                                                       {"post_attention_layernorm", "ffn_norm"},
+                                                       {"mlp.gate_proj", "ffn_gate"},
+                                                       {"mlp.up_proj", "ffn_up"},
+                                                       {"mlp.down_proj", "ffn_down"}};
   for (const auto& [from, to] : parts) {
     const std::size_t at = name.find(from);
     if (at != std::string::npos) name.replace(at, std::string_view(from).size(), to);
@@ -216,7 +251,8 @@ TEST(GgufSource, GoldenModelsComeBack) {
       std::string data = raw_floats(values);
       const bool query = name.ends_with("q_proj.weight");
       if (config.model_type == "llama" && (query || name.ends_with("k_proj.weight"))) {
-        data = interleaved(values.data(), query ? config.num_attention_heads : config.num_key_value_heads, config.head_dim, shape[1]);
+        data = interleaved(values.data(), query ? config.num_attention_heads : config.num_key_value_heads,
+                           config.head_dim, shape[1]);
         EXPECT_NE(data, raw_floats(values));
         ++permuted;
       }
@@ -275,7 +311,9 @@ std::string converter_factors(float factor, float original) {
     const float frequency = 1.0f / std::pow(500000.0f, static_cast<float>(i) / 128.0f);
     const float wavelength = 2.0f * 3.14159265f / frequency;
     const float smooth = (original / wavelength - 1.0f) / 3.0f;
-    factors.push_back(wavelength < original / 4.0f ? 1.0f : wavelength > original ? factor : 1.0f / ((1.0f - smooth) / factor + smooth));
+    factors.push_back(wavelength < original / 4.0f ? 1.0f
+                      : wavelength > original      ? factor
+                                                   : 1.0f / ((1.0f - smooth) / factor + smooth));
   }
   return raw_floats(factors);
 }
@@ -310,15 +348,21 @@ TEST(GgufSource, RefusesOtherModels) {
   EXPECT_EQ(refused([](GgufBuilder&) {}), "no error");
   EXPECT_TRUE(contains(refused([](GgufBuilder& b) { b.u32("llama.expert_count", 8); }), "mixtures of experts"));
   EXPECT_TRUE(contains(refused([](GgufBuilder& b) { b.text("llama.rope.scaling.type", "yarn"); }), "'yarn'"));
-  EXPECT_TRUE(contains(refused([](GgufBuilder& b) { b.u32("llama.rope.dimension_count", 64); }), "rotary dimension 64"));
-  EXPECT_TRUE(contains(refused([](GgufBuilder& b) { b.strings("tokenizer.ggml.tokens", {"a", "b", "c", "d", "e"}); }), "5 tokens"));
+  EXPECT_TRUE(
+      contains(refused([](GgufBuilder& b) { b.u32("llama.rope.dimension_count", 64); }), "rotary dimension 64"));
+  EXPECT_TRUE(contains(refused([](GgufBuilder& b) {
+                         b.strings("tokenizer.ggml.tokens", {"a", "b", "c", "d", "e"});
+                       }),
+                       "5 tokens"));
   GgufBuilder gemma;
   gemma.text("general.architecture", "gemma2");
-  EXPECT_TRUE(contains(error_of([&] { config_of(gemma); }), "architecture 'gemma2', which is not supported; supported: meta-llama"));
+  EXPECT_TRUE(contains(error_of([&] { config_of(gemma); }),
+                       "architecture 'gemma2', which is not supported; supported: meta-llama"));
 
   GgufBuilder foreign = config_builder("llama", small_config());
   const std::string bytes = foreign.tensor("token_embd.weight", {4, 128}, kF32, embedding())
-      .tensor("blk.0.attn_q_norm.weight", {128}, kF32, std::string(512, '\0')).bytes();
+                                .tensor("blk.0.attn_q_norm.weight", {128}, kF32, std::string(512, '\0'))
+                                .bytes();
   EXPECT_TRUE(contains(error_of([&] { open_gguf_model(GgufFile::from_bytes(as_bytes(bytes), "x.gguf")); }),
                        "tensor 'blk.0.attn_q_norm.weight' does not belong to a llama model"));
 }

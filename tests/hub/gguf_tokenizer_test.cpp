@@ -23,10 +23,14 @@ struct Parts {
 
 GgufBuilder builder_of(const Parts& parts) {
   GgufBuilder builder;
-  builder.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", parts.pre)
-      .strings("tokenizer.ggml.tokens", parts.tokens).i32s("tokenizer.ggml.token_type", parts.types)
-      .strings("tokenizer.ggml.merges", parts.merges).u32("tokenizer.ggml.bos_token_id", 0)
-      .u32("tokenizer.ggml.eos_token_id", 0).text("tokenizer.chat_template", parts.chat_template);
+  builder.text("tokenizer.ggml.model", "gpt2")
+      .text("tokenizer.ggml.pre", parts.pre)
+      .strings("tokenizer.ggml.tokens", parts.tokens)
+      .i32s("tokenizer.ggml.token_type", parts.types)
+      .strings("tokenizer.ggml.merges", parts.merges)
+      .u32("tokenizer.ggml.bos_token_id", 0)
+      .u32("tokenizer.ggml.eos_token_id", 0)
+      .text("tokenizer.chat_template", parts.chat_template);
   return builder;
 }
 
@@ -43,7 +47,8 @@ std::string refusal(const Parts& parts) {
 TEST(GgufTokenizer, WritesVocabularyMergesAndAddedTokens) {
   const auto [tokenizer, config] = make(builder_of({}));
   EXPECT_EQ(tokenizer["model"]["type"], "BPE");
-  EXPECT_EQ(tokenizer["model"]["vocab"], (json{{"<|end|>", 0}, {"a", 1}, {"b", 2}, {"ab", 3}, {"\xC4\xA0", 4}, {"<tool>", 5}}));
+  EXPECT_EQ(tokenizer["model"]["vocab"],
+            (json{{"<|end|>", 0}, {"a", 1}, {"b", 2}, {"ab", 3}, {"\xC4\xA0", 4}, {"<tool>", 5}}));
   EXPECT_EQ(tokenizer["model"]["merges"], json::array({"a b"}));
   ASSERT_EQ(tokenizer["added_tokens"].size(), 2u);
   EXPECT_EQ(tokenizer["added_tokens"][0]["content"], "<|end|>");
@@ -102,7 +107,8 @@ TEST(GgufTokenizer, PatternsAreTheOriginalOnes) {
 TEST(GgufTokenizer, RefusesWhatItCannotDescribe) {
   Parts parts;
   parts.pre = "tekken";
-  EXPECT_TRUE(contains(refusal(parts), "pre-tokenizer 'tekken' is not supported; smollm, llama-bpe, qwen2 or gpt-2 wanted"));
+  EXPECT_TRUE(
+      contains(refusal(parts), "pre-tokenizer 'tekken' is not supported; smollm, llama-bpe, qwen2 or gpt-2 wanted"));
   parts = {};
   parts.merges = {"a c"};
   EXPECT_TRUE(contains(refusal(parts), "merge 'a c'"));
@@ -124,8 +130,11 @@ TEST(GgufTokenizer, RefusesWhatItCannotDescribe) {
   parts.chat_template = "\xC3";
   EXPECT_TRUE(contains(refusal(parts), "not valid UTF-8"));
   GgufBuilder bos;
-  bos.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "gpt-2").strings("tokenizer.ggml.tokens", {"a"})
-      .strings("tokenizer.ggml.merges", {}).u32("tokenizer.ggml.bos_token_id", 1);
+  bos.text("tokenizer.ggml.model", "gpt2")
+      .text("tokenizer.ggml.pre", "gpt-2")
+      .strings("tokenizer.ggml.tokens", {"a"})
+      .strings("tokenizer.ggml.merges", {})
+      .u32("tokenizer.ggml.bos_token_id", 1);
   EXPECT_TRUE(contains(error_of([&] { make(bos); }), "'tokenizer.ggml.bos_token_id' is 1, below 1 wanted"));
   GgufBuilder spm;
   spm.text("tokenizer.ggml.model", "llama");

@@ -92,7 +92,8 @@ TEST(HfConfig, MergesEosIds) {
 
 TEST(HfConfig, RefusesOtherModels) {
   EXPECT_TRUE(contains(with("model_type", "mistral"), "'mistral'"));
-  EXPECT_TRUE(contains(with("model_type", "mistral"), "supported: meta-llama/Llama-3.2-1B, Llama-3.2-3B, Meta-Llama-3.1-8B"));
+  EXPECT_TRUE(
+      contains(with("model_type", "mistral"), "supported: meta-llama/Llama-3.2-1B, Llama-3.2-3B, Meta-Llama-3.1-8B"));
   EXPECT_TRUE(contains(with("model_type", "qwen2"), "not supported"));  // LlamaForCausalLM of type qwen2
   EXPECT_TRUE(contains(with("architectures", json::array({"LlamaForSequenceClassification"})), "not supported"));
   EXPECT_TRUE(contains(with("architectures", "LlamaForCausalLM"), "one name wanted"));

@@ -36,7 +36,8 @@ TEST_F(HubCache, PathsComeFirst) {
   EXPECT_EQ(resolve_model(root().string()), root());
   EXPECT_EQ(resolve_model((root() / "m.gguf").string()), root() / "m.gguf");
   EXPECT_EQ(resolve_dataset((root() / "d.jsonl").string()), root() / "d.jsonl");
-  EXPECT_TRUE(contains(error_of([&] { resolve_model((root() / "d.jsonl").string()); }), "is a file; a folder or a .gguf file wanted"));
+  EXPECT_TRUE(contains(error_of([&] { resolve_model((root() / "d.jsonl").string()); }),
+                       "is a file; a folder or a .gguf file wanted"));
   EXPECT_TRUE(contains(error_of([&] { resolve_model((root() / "no.gguf").string()); }), "does not exist"));
 }
 
@@ -81,7 +82,8 @@ TEST_F(HubCache, SaysWhereItLooked) {
 
 TEST_F(HubCache, RefusesNamesThatLeaveTheCache) {
   setenv("HF_HUB_CACHE", root().c_str(), 1);
-  for (const char* name : {"gpt2", "../x", "a/../b", "a/b/c", "/no/such", "a b/c", "org/", "/x", "org/..", ".x/y", "a/b\n"}) {
+  for (const char* name :
+       {"gpt2", "../x", "a/../b", "a/b/c", "/no/such", "a b/c", "org/", "/x", "org/..", ".x/y", "a/b\n"}) {
     try {
       resolve_model(name);
       FAIL() << name;

@@ -33,7 +33,9 @@ inline ::testing::AssertionResult contains(const std::string& text, const std::s
   return ::testing::AssertionFailure() << "'" << part << "' is not in: " << text;
 }
 
-inline ByteSpan as_bytes(const std::string& text) { return {reinterpret_cast<const std::byte*>(text.data()), text.size()}; }
+inline ByteSpan as_bytes(const std::string& text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
 
 inline void write_text(const std::filesystem::path& path, std::string_view text) {
   std::filesystem::create_directories(path.parent_path());
@@ -63,7 +65,9 @@ class GgufBuilder {
   }
   GgufBuilder& u32(const std::string& key, std::uint32_t value) { return pair(key, GgufType::u32, raw(value)); }
   GgufBuilder& f32(const std::string& key, float value) { return pair(key, GgufType::f32, raw(value)); }
-  GgufBuilder& boolean(const std::string& key, bool value) { return pair(key, GgufType::boolean, raw<std::uint8_t>(value)); }
+  GgufBuilder& boolean(const std::string& key, bool value) {
+    return pair(key, GgufType::boolean, raw<std::uint8_t>(value));
+  }
   GgufBuilder& strings(const std::string& key, const std::vector<std::string>& values) {
     std::string body = raw(static_cast<std::uint32_t>(GgufType::string)) + raw<std::uint64_t>(values.size());
     for (const std::string& value : values) body += raw<std::uint64_t>(value.size()) + value;
@@ -80,7 +84,8 @@ class GgufBuilder {
     return *this;
   }
   // extents: row-major, as Shape.
-  GgufBuilder& tensor(const std::string& name, const std::vector<std::uint64_t>& extents, std::uint32_t type, const std::string& data) {
+  GgufBuilder& tensor(const std::string& name, const std::vector<std::uint64_t>& extents, std::uint32_t type,
+                      const std::string& data) {
     infos_ += raw<std::uint64_t>(name.size()) + name + raw(static_cast<std::uint32_t>(extents.size()));
     for (auto extent = extents.rbegin(); extent != extents.rend(); ++extent) infos_ += raw(*extent);
     infos_ += raw(type) + raw<std::uint64_t>(data_.size());
@@ -90,7 +95,8 @@ class GgufBuilder {
     return *this;
   }
   std::string bytes() const {
-    std::string out = "GGUF" + raw<std::uint32_t>(3) + raw<std::uint64_t>(tensor_count_) + raw<std::uint64_t>(pair_count_);
+    std::string out =
+        "GGUF" + raw<std::uint32_t>(3) + raw<std::uint64_t>(tensor_count_) + raw<std::uint64_t>(pair_count_);
     out += pairs_ + infos_;
     out.resize((out.size() + 31) / 32 * 32, '\0');
     return out + data_;

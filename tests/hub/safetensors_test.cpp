@@ -75,7 +75,8 @@ TEST(Safetensors, RefusesBadTensors) {
   const std::string data(8, '\0');
   const auto with = [&](const std::string& tensor) { return refusal(safetensors_bytes(one(tensor), data)); };
   EXPECT_TRUE(contains(with(R"({"dtype":"Q9","shape":[2],"data_offsets":[0,8]})"), "dtype Q9"));
-  EXPECT_TRUE(contains(with(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"), "has 8 bytes, its shape and dtype want 12"));
+  EXPECT_TRUE(contains(with(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"),
+                       "has 8 bytes, its shape and dtype want 12"));
   EXPECT_TRUE(contains(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0,16]})"), "0..16 of 8"));
   EXPECT_TRUE(contains(with(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})"), "8..0"));
   EXPECT_TRUE(contains(with(R"({"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]})"), "overflows"));
@@ -92,14 +93,17 @@ TEST(Safetensors, RefusesBadTensors) {
 TEST(Safetensors, RefusesDuplicatesGapsAndOverlaps) {
   const std::string data(16, '\0');
   const auto two = [&](const std::string& names, int begin) {
-    return refusal(safetensors_bytes("{\"a\":" + kGood + ",\"" + names + "\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[" +
-                                         std::to_string(begin) + "," + std::to_string(begin + 8) + "]}}", data));
+    return refusal(safetensors_bytes("{\"a\":" + kGood + ",\"" + names +
+                                         "\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[" +
+                                         std::to_string(begin) + "," + std::to_string(begin + 8) + "]}}",
+                                     data));
   };
   EXPECT_EQ(two("b", 8), "no error");
   EXPECT_TRUE(contains(two("a", 8), "appears twice"));
   EXPECT_TRUE(contains(two("b", 4), "overlap"));
   EXPECT_TRUE(contains(two("b", 0), "overlap"));
-  EXPECT_TRUE(contains(refusal(safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})", data)), "gap"));
+  EXPECT_TRUE(
+      contains(refusal(safetensors_bytes(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})", data)), "gap"));
 }
 
 TEST(SafetensorsWriter, RoundTripInPiecesAndAnyOrder) {
@@ -107,7 +111,8 @@ TEST(SafetensorsWriter, RoundTripInPiecesAndAnyOrder) {
   const std::filesystem::path path = dir.path() / "out.safetensors";
   const std::vector<float> wide = {1, 2, 3, 4, 5, 6};
   const std::vector<std::uint16_t> narrow = {7, 8, 9};
-  SafetensorsWriter writer(path, {{"narrow", DType::bf16, Shape{3}}, {"wide", DType::f32, Shape{2, 3}}, {"none", DType::u8, Shape{0}}});
+  SafetensorsWriter writer(
+      path, {{"narrow", DType::bf16, Shape{3}}, {"wide", DType::f32, Shape{2, 3}}, {"none", DType::u8, Shape{0}}});
   writer.write("narrow", narrow.data(), 2);
   writer.write("wide", Tensor(const_cast<float*>(wide.data()), DType::f32, Shape{2, 3}));
   EXPECT_FALSE(std::filesystem::exists(path));
@@ -148,9 +153,11 @@ TEST(SafetensorsWriter, LeavesNothingWithoutFinish) {
   { SafetensorsWriter writer(dir.path() / "out", {{"a", DType::f32, Shape{4}}}); }
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
   EXPECT_TRUE(contains(error_of([&] { SafetensorsWriter(dir.path() / "no" / "out", {}); }), "cannot write"));
-  EXPECT_TRUE(contains(error_of([&] {
-    SafetensorsWriter(dir.path() / "out", {{"a", DType::f32, Shape{4}}, {"a", DType::f32, Shape{4}}});
-  }), "declared twice"));
+  EXPECT_TRUE(
+      contains(error_of([&] {
+                 SafetensorsWriter(dir.path() / "out", {{"a", DType::f32, Shape{4}}, {"a", DType::f32, Shape{4}}});
+               }),
+               "declared twice"));
 }
 
 void write_shard(const std::filesystem::path& path, const std::string& tensor) {
@@ -162,7 +169,9 @@ void write_shard(const std::filesystem::path& path, const std::string& tensor) {
 
 TEST(SafetensorsModel, ReadsShardsAndNamesWhatIsMissing) {
   const TempDir dir;
-  const auto index = [&](const std::string& map) { write_text(dir.path() / "model.safetensors.index.json", "{\"weight_map\":" + map + "}"); };
+  const auto index = [&](const std::string& map) {
+    write_text(dir.path() / "model.safetensors.index.json", "{\"weight_map\":" + map + "}");
+  };
   const auto open = [&] { return SafetensorsModel::open(dir.path()); };
   EXPECT_TRUE(contains(error_of(open), "holds neither model.safetensors nor"));
   write_shard(dir.path() / "one.safetensors", "a");

@@ -39,10 +39,13 @@ float random_value(std::uint64_t key, std::uint64_t index) {
 class TinyModel {
  public:
   explicit TinyModel(bool qwen2)
-      : backend_(create_backend("cpu")), stream_(backend_->create_stream()), transformer_(tiny_config(qwen2), 128, *backend_, *stream_) {
+      : backend_(create_backend("cpu")),
+        stream_(backend_->create_stream()),
+        transformer_(tiny_config(qwen2), 128, *backend_, *stream_) {
     Arena none;
     const auto ops = backend_->create_ops(*stream_, none);
-    params_ = std::make_unique<LocalParamStore>(WeightTable(transformer_.config()), DType::f32, nullptr, *ops, *backend_);
+    params_ =
+        std::make_unique<LocalParamStore>(WeightTable(transformer_.config()), DType::f32, nullptr, *ops, *backend_);
     for (const ParamSpec& spec : params_->table().params()) {
       std::vector<float> values(static_cast<std::size_t>(spec.shape.numel()));
       const bool norm = spec.shape.rank() == 1 && spec.kind != ParamKind::qkv_bias;

@@ -104,14 +104,6 @@ TEST_F(OptimizerTest, StateIsFoundByItsCheckpointName) {
   EXPECT_THROW(optimizer.state_tensor("optimizer.m.lm_head.weight"), Error);
 }
 
-TEST_F(OptimizerTest, DecayRules) {
-  EXPECT_TRUE(decays("model.norm.weight", DecayRule::everything));
-  EXPECT_FALSE(decays("model.norm.weight", DecayRule::no_bias_or_norm));
-  EXPECT_FALSE(decays("model.layers.3.input_layernorm.weight", DecayRule::no_bias_or_norm));
-  EXPECT_FALSE(decays("model.layers.3.self_attn.q_proj.bias", DecayRule::no_bias_or_norm));
-  EXPECT_TRUE(decays("model.layers.3.self_attn.q_proj.weight", DecayRule::no_bias_or_norm));
-}
-
 TEST_F(OptimizerTest, StepUpdatesEveryParameterAndDecaysWhereTold) {
   AdamWOptimizer optimizer(backend_, params(DType::f32), {});
   const std::vector<float> ones(600, 1.0f);

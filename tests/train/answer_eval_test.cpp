@@ -21,8 +21,10 @@ std::vector<AnswerRecord> records(const std::string& marks) {
 
 TEST(AnswerEval, WilsonIntervalAgreesWithPublishedValues) {
   // Newcombe, "Two-sided confidence intervals for the single proportion", Stat. Med. 17 (1998), table I, method 3.
-  const struct { std::int64_t correct, count; double low, high; } cases[] = {
-      {81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}, {1, 29, 0.0061, 0.1718}};
+  const struct {
+    std::int64_t correct, count;
+    double low, high;
+  } cases[] = {{81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}, {1, 29, 0.0061, 0.1718}};
   for (const auto& c : cases) {
     const Interval interval = wilson_interval({c.correct, c.count});
     EXPECT_NEAR(interval.low, c.low, 5e-5);
@@ -63,6 +65,8 @@ TEST(AnswerEval, FileRoundTrip) {
   write_answers(dir.path() / "a.jsonl", written);
   const auto read = read_answers(dir.path() / "a.jsonl");
   ASSERT_EQ(read.size(), 2u);
+  check_answers_can_be_written(dir.path() / "a.jsonl");
+  EXPECT_EQ(read_answers(dir.path() / "a.jsonl").size(), 2u) << "the check must not touch what is there";
   EXPECT_EQ(read[0].generated, written[0].generated);
   EXPECT_TRUE(read[0].correct);
   EXPECT_FALSE(read[1].correct);
@@ -71,6 +75,7 @@ TEST(AnswerEval, FileRoundTrip) {
   EXPECT_THROW(read_answers(dir.path() / "b.jsonl"), Error);
   EXPECT_THROW(read_answers(dir.path() / "none.jsonl"), Error);
   EXPECT_THROW(write_answers(dir.path() / "none" / "c.jsonl", written), Error);
+  EXPECT_THROW(check_answers_can_be_written(dir.path() / "none" / "c.jsonl"), Error);
 }
 
 TEST(AnswerEval, ChoosesRowsEvenlyAndGrades) {

@@ -36,18 +36,9 @@ LLMFP8_CLONES void softmax_rows(float* scores, std::int64_t ld, std::int64_t row
   for (std::int64_t r = 0; r < rows; ++r) {
     float* s = scores + r * ld;
     const std::int64_t n = first + r + 1;
-    float best[16];
-    for (float& b : best) b = s[0] * scale;
-    for (std::int64_t i = n; i < columns; ++i) s[i] = -INFINITY;
-    for (std::int64_t i = 0; i < columns; i += 16) {
-      for (int l = 0; l < 16; ++l) {
-        s[i + l] *= scale;
-        best[l] = s[i + l] > best[l] ? s[i + l] : best[l];
-      }
-    }
-    float largest = best[0];
-    for (int l = 1; l < 16; ++l) largest = best[l] > largest ? best[l] : largest;
-    for (std::int64_t i = 0; i < columns; ++i) s[i] = fast_exp(s[i] - largest);
+    for (std::int64_t i = 0; i < n; ++i) s[i] *= scale;
+    const float largest = max_of(s, n);
+    for (std::int64_t i = 0; i < n; ++i) s[i] = fast_exp(s[i] - largest);
     for (std::int64_t i = n; i < columns; ++i) s[i] = 0.0f;
     sums[r] = static_cast<float>(sum(s, n));
     maxima[r] = largest;

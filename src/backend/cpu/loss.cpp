@@ -21,23 +21,6 @@ std::byte* row_bytes(const Tensor& t, std::int64_t row) {
   return t.as<std::byte>() + row * stride * static_cast<std::int64_t>(size_bytes(t.dtype));
 }
 
-template <typename A>
-LLMFP8_INLINE float row_max(const A* x, std::int64_t n) {
-  float best[16];
-  std::fill_n(best, 16, -std::numeric_limits<float>::infinity());
-  std::int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    for (int l = 0; l < 16; ++l) {
-      const float v = as_float(x[i + l]);
-      best[l] = v > best[l] ? v : best[l];
-    }
-  }
-  float result = best[0];
-  for (int l = 1; l < 16; ++l) result = best[l] > result ? best[l] : result;
-  for (; i < n; ++i) result = as_float(x[i]) > result ? as_float(x[i]) : result;
-  return result;
-}
-
 // A NaN among the logits reaches the sum, and so the loss and the gradient.
 template <typename A>
 LLMFP8_CLONES void cross_entropy_rows(const CrossEntropyArgs& args, std::int64_t live, std::int64_t begin, std::int64_t end) {
@@ -53,7 +36,12 @@ LLMFP8_CLONES void cross_entropy_rows(const CrossEntropyArgs& args, std::int64_t
     A* logits = row_of<A>(args.logits, row);
     const std::int32_t label = args.labels.as<std::int32_t>()[row];
     CHECK(label >= 0 && label < vocab, "cross_entropy: label {} of row {}, the vocabulary has {}", label, row, vocab);
-    const float largest = row_max(logits, vocab);
+    float largest = -std::numeric_limits<float>::infinity();
+    for (std::int64_t c = 0; c < vocab; c += kChunk) {
+      const std::int64_t n = std::min<std::int64_t>(kChunk, vocab - c);
+      load(logits + c, x, n);
+      largest = std::max(largest, max_of(x, n));
+    }
     double total = 0.0;
     for (std::int64_t c = 0; c < vocab; c += kChunk) {
       const std::int64_t n = std::min<std::int64_t>(kChunk, vocab - c);

@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "core/bf16.h"
 #include "core/error.h"
@@ -26,6 +27,7 @@ namespace llmfp8::cpu {
 
 inline constexpr int kChunk = 512;  // elements of a row that are worked on in fp32 at a time; they stay in L1
 
+using Float16 = float __attribute__((vector_size(64)));
 using Float8 = float __attribute__((vector_size(32)));
 using Double8 = double __attribute__((vector_size(64)));
 
@@ -111,6 +113,25 @@ LLMFP8_INLINE double sum(const float* x, std::int64_t n) {
   double total = sum_lanes(even) + sum_lanes(odd);
   for (; i < n; ++i) total += static_cast<double>(x[i]);
   return total;
+}
+
+// Largest x[i]; a NaN is passed over. x: [n] f32
+LLMFP8_INLINE float max_of(const float* x, std::int64_t n) {
+  float lanes[16];
+  std::fill_n(lanes, 16, -std::numeric_limits<float>::infinity());
+  Float16 best;
+  std::memcpy(&best, lanes, sizeof best);
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    Float16 v;
+    std::memcpy(&v, x + i, sizeof v);
+    best = v > best ? v : best;
+  }
+  std::memcpy(lanes, &best, sizeof best);
+  float largest = lanes[0];
+  for (int l = 1; l < 16; ++l) largest = lanes[l] > largest ? lanes[l] : largest;
+  for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
 }
 
 // Bits of max |x[i]|; NaN counts as zero. The patterns of non-negative floats sort like integers.

@@ -10,8 +10,8 @@
 #include <fmt/ranges.h>
 
 #include "cli/did_you_mean.h"
-#include "report/text_table.h"
 #include "core/error.h"
+#include "report/text_table.h"
 
 namespace llmfp8 {
 namespace {
@@ -49,7 +49,8 @@ FlagSet::FlagSet(std::string command, std::string summary, std::string usage)
 
 void FlagSet::text(std::string name, std::string value_name, std::string* value, std::string help, Presence presence) {
   const std::string wanted = "a value: " + help;
-  flags_.push_back({std::move(name), std::move(value_name), std::move(help), wanted, *value, presence, [value](const std::string& text) {
+  flags_.push_back({std::move(name), std::move(value_name), std::move(help), wanted, *value, presence,
+                    [value](const std::string& text) {
                       *value = text;
                       return true;
                     }});
@@ -159,14 +160,16 @@ bool FlagSet::parse(std::span<const std::string> args) {
       read_flag(args, i);
       continue;
     }
-    if (given == positionals_.size()) fail_usage("{}: unexpected argument {} (a flag begins with --)", command_, args[i]);
+    if (given == positionals_.size())
+      fail_usage("{}: unexpected argument {} (a flag begins with --)", command_, args[i]);
     *positionals_[given++].value = args[i];
   }
   if (given < positionals_.size()) {
     fail_usage("{}: {} is missing: {}", command_, positionals_[given].name, positionals_[given].help);
   }
   for (const Flag& flag : flags_) {
-    if (flag.presence == Presence::required && !flag.is_set) fail_usage("{}: --{} is missing: {}", command_, flag.name, flag.help);
+    if (flag.presence == Presence::required && !flag.is_set)
+      fail_usage("{}: --{} is missing: {}", command_, flag.name, flag.help);
   }
   return true;
 }

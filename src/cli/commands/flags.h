@@ -30,7 +30,8 @@ class FlagSet {
   FlagSet(std::string command, std::string summary, std::string usage);
 
   // The variables outlive parse().
-  void text(std::string name, std::string value_name, std::string* value, std::string help, Presence presence = Presence::optional);
+  void text(std::string name, std::string value_name, std::string* value, std::string help,
+            Presence presence = Presence::optional);
   void choice(std::string name, std::vector<std::string> choices, std::string* value, std::string help);
   void whole(std::string name, WholeRange range, std::int64_t* value, std::string help);
   void real(std::string name, RealRange range, double* value, std::string help);

@@ -38,8 +38,8 @@ std::vector<ChatMessage> messages_of(const std::string& text, const std::string&
   std::vector<ChatMessage> messages;
   CHECK(list.is_array() && !list.empty(), "{}: \"messages\" is no list of {{role, content}}", where);
   for (const auto& message : list) {
-    const bool ok = message.is_object() && message.contains("role") && message["role"].is_string() && message.contains("content") &&
-                    message["content"].is_string();
+    const bool ok = message.is_object() && message.contains("role") && message["role"].is_string() &&
+                    message.contains("content") && message["content"].is_string();
     CHECK(ok, "{}: \"messages\" holds {}, {{role, content}} wanted", where, message.dump().substr(0, 80));
     messages.push_back({message["role"], message["content"]});
   }
@@ -88,12 +88,16 @@ std::string_view name_of(StopReason reason) {
 }
 
 bool parse(CommandArgs args, GenerateFlags& given) {
-  FlagSet flags("generate", "text from a model, greedy or sampled", "--model NAME (--prompt TEXT | --prompts FILE.jsonl) [flags]");
+  FlagSet flags("generate", "text from a model, greedy or sampled",
+                "--model NAME (--prompt TEXT | --prompts FILE.jsonl) [flags]");
   declare_model_flags(flags, given.model);
   flags.text("prompt", "TEXT", &given.prompt, "one prompt; its text is printed as it is");
-  flags.text("prompts", "FILE", &given.prompts, "JSON Lines with a column prompt, problem (asked as in training) or messages; writes JSON Lines");
+  flags.text("prompts", "FILE", &given.prompts,
+             "JSON Lines with a column prompt, problem (asked as in training) or messages; writes JSON Lines");
   flags.text("system", "TEXT", &given.system, "system text of a chat");
-  flags.on_off("chat", &given.chat, "put the prompt into the chat template; --no-chat continues the text itself. Without either: as the model has a template or not");
+  flags.on_off("chat", &given.chat,
+               "put the prompt into the chat template; --no-chat continues the text itself. Without either: as the "
+               "model has a template or not");
   flags.whole("max_new_tokens", {1, 1 << 20}, &given.max_new_tokens, "stop after N tokens at the latest");
   flags.real("temperature", {0.0, 100.0}, &given.temperature, "0: always the likeliest token");
   flags.real("top_p", {1e-6, 1.0}, &given.top_p, "draw from the likeliest tokens that together have this probability");
@@ -101,7 +105,8 @@ bool parse(CommandArgs args, GenerateFlags& given) {
   flags.on_off("json", &given.json, "JSON Lines for --prompt too");
   flags.on_off("quiet", &given.quiet, "no progress, no speed");
   if (!flags.parse(args)) return false;
-  if (flags.is_set("prompt") == flags.is_set("prompts")) fail_usage("generate: one of --prompt and --prompts is wanted");
+  if (flags.is_set("prompt") == flags.is_set("prompts"))
+    fail_usage("generate: one of --prompt and --prompts is wanted");
   if (flags.is_set("top_p") && given.temperature == 0.0) log::warning("--top_p has no effect with --temperature 0");
   given.chat_decided = flags.is_set("chat") || flags.is_set("chat_template") || flags.is_set("system");
   given.json = given.json || flags.is_set("prompts");
@@ -114,8 +119,10 @@ std::vector<std::int32_t> tokens_of(const Prompt& prompt, bool chat, const Model
 }
 
 std::string json_line(const Prompt& prompt, const Generation& generation, const std::string& text) {
-  const nlohmann::ordered_json line = {
-      {"prompt", prompt.text}, {"text", text}, {"tokens", generation.ids.size()}, {"stop_reason", name_of(generation.reason)}};
+  const nlohmann::ordered_json line = {{"prompt", prompt.text},
+                                       {"text", text},
+                                       {"tokens", generation.ids.size()},
+                                       {"stop_reason", name_of(generation.reason)}};
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
@@ -140,7 +147,8 @@ int run_generate(CommandArgs args) {
   options.stop_ids = given.chat ? stop_ids(session.config(), &session.chat_template(), session.tokenizer())
                                 : stop_ids(session.config(), nullptr, session.tokenizer());
   options.progress = [&](const GenerateProgress& progress) {
-    console.update({.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .what = "prompt"});
+    console.update(
+        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .what = "prompt"});
   };
   const std::vector<Generation> generations = session.generate(tokens, options);
   console.finish();

@@ -36,7 +36,8 @@ std::uintmax_t bytes_at(const std::filesystem::path& path) {
 std::string rope_text(const ModelConfig& c) {
   std::string text = fmt::format("theta {}", c.rope_theta);
   if (c.rope_scaling) {
-    text += fmt::format(", llama3 scaling: factor {}, from {} positions", c.rope_scaling->factor, c.rope_scaling->original_max_position_embeddings);
+    text += fmt::format(", llama3 scaling: factor {}, from {} positions", c.rope_scaling->factor,
+                        c.rope_scaling->original_max_position_embeddings);
   }
   return text;
 }
@@ -46,10 +47,13 @@ void add_tokenizer_lines(const std::filesystem::path& path, Lines& lines) {
   try {
     const Tokenizer tokenizer = open_tokenizer_at(path);
     lines.emplace_back("tokenizer", fmt::format("byte-level BPE, {} ids", tokenizer.vocab_size()));
-    const auto token = [&](std::optional<std::int32_t> id) { return id ? fmt::format("{} {}", *id, tokenizer.id_to_token(*id)) : "none"; };
+    const auto token = [&](std::optional<std::int32_t> id) {
+      return id ? fmt::format("{} {}", *id, tokenizer.id_to_token(*id)) : "none";
+    };
     lines.emplace_back("bos, eos", token(tokenizer.bos_id()) + ", " + token(tokenizer.eos_id()));
     const std::string name(ChatTemplate::choose("auto", tokenizer).name());
-    lines.emplace_back("chat template", tokenizer.chat_template().empty() ? "none of its own; auto takes " + name : "its own; auto takes " + name);
+    lines.emplace_back("chat template", tokenizer.chat_template().empty() ? "none of its own; auto takes " + name
+                                                                          : "its own; auto takes " + name);
   } catch (const Error& error) {
     lines.emplace_back("tokenizer", fmt::format("not usable: {}", error.what()));
   }
@@ -65,14 +69,15 @@ Lines describe(const std::filesystem::path& path) {
   Lines lines = {
       {"model", source->origin()},
       {"architecture", c.model_type},
-      {"parameters", fmt::format("{} ({:.1f} million)", table.num_parameters(), static_cast<double>(table.num_parameters()) / 1e6)},
+      {"parameters",
+       fmt::format("{} ({:.1f} million)", table.num_parameters(), static_cast<double>(table.num_parameters()) / 1e6)},
       {"stored as", source->stored_as()},
       {"size on disk", size_text(bytes_at(path))},
       {"layers", std::to_string(c.num_hidden_layers)},
       {"hidden_size", std::to_string(c.hidden_size)},
       {"intermediate_size", std::to_string(c.intermediate_size)},
-      {"attention", fmt::format("{} heads, {} key/value heads, head_dim {}{}", c.num_attention_heads, c.num_key_value_heads, c.head_dim,
-                                c.attention_bias ? ", bias on q, k, v" : "")},
+      {"attention", fmt::format("{} heads, {} key/value heads, head_dim {}{}", c.num_attention_heads,
+                                c.num_key_value_heads, c.head_dim, c.attention_bias ? ", bias on q, k, v" : "")},
       {"rope", rope_text(c)},
       {"positions", std::to_string(c.max_position_embeddings)},
       {"vocab_size", std::to_string(c.vocab_size)},
@@ -93,7 +98,8 @@ int run_info(CommandArgs args) {
   bool json = false;
   FlagSet flags("info", "what a model is made of; every weight's name and shape is checked", "MODEL [flags]");
   flags.positional("MODEL", &model, "a hub name in the local cache, a folder or a .gguf file");
-  flags.text("weights_cache_dir", "DIR", &weights_cache_dir, "folder of downloaded models; without it, the hub's default");
+  flags.text("weights_cache_dir", "DIR", &weights_cache_dir,
+             "folder of downloaded models; without it, the hub's default");
   flags.on_off("json", &json, "one JSON object");
   if (!flags.parse(args)) return 0;
   const Lines lines = describe(resolve_model(model, weights_cache_dir));

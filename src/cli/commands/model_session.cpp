@@ -17,11 +17,14 @@ constexpr std::int64_t kPrefillTokens = 1024;  // enough to keep the cores busy;
 }  // namespace
 
 void declare_model_flags(FlagSet& flags, ModelChoice& choice) {
-  flags.text("model", "NAME", &choice.model, "a hub name in the local cache, a folder or a .gguf file", Presence::required);
+  flags.text("model", "NAME", &choice.model, "a hub name in the local cache, a folder or a .gguf file",
+             Presence::required);
   flags.choice("device", {"auto", "cpu", "cuda"}, &choice.device, "where it runs");
   flags.choice("dtype", {"bf16", "f32"}, &choice.dtype, "of weights and activations");
-  flags.text("chat_template", "NAME", &choice.chat_template, "auto|model|llama3|chatml|legacy or a file; auto: the model's own");
-  flags.text("weights_cache_dir", "DIR", &choice.weights_cache_dir, "folder of downloaded models; without it, the hub's default");
+  flags.text("chat_template", "NAME", &choice.chat_template,
+             "auto|model|llama3|chatml|legacy or a file; auto: the model's own");
+  flags.text("weights_cache_dir", "DIR", &choice.weights_cache_dir,
+             "folder of downloaded models; without it, the hub's default");
   flags.whole("batch_size", {1, 1024}, &choice.batch_size, "sequences generated at once");
 }
 
@@ -35,14 +38,15 @@ ModelSession::ModelSession(const ModelChoice& choice)
       source_(open_model(resolve_model(choice.model, choice.weights_cache_dir))),
       tokenizer_(std::filesystem::is_directory(source_->origin()) ? Tokenizer::from_folder(source_->origin())
                                                                   : open_tokenizer(*source_)) {
-  CHECK(tokenizer_.vocab_size() <= config().vocab_size, "{}: the tokenizer has {} ids, the model's embedding {} rows", source_->origin(),
-        tokenizer_.vocab_size(), config().vocab_size);
+  CHECK(tokenizer_.vocab_size() <= config().vocab_size, "{}: the tokenizer has {} ids, the model's embedding {} rows",
+        source_->origin(), tokenizer_.vocab_size(), config().vocab_size);
 }
 
 ModelSession::~ModelSession() = default;
 
 const ChatTemplate& ModelSession::chat_template() const {
-  if (!chat_template_) chat_template_ = std::make_unique<ChatTemplate>(ChatTemplate::choose(choice_.chat_template, tokenizer_));
+  if (!chat_template_)
+    chat_template_ = std::make_unique<ChatTemplate>(ChatTemplate::choose(choice_.chat_template, tokenizer_));
   return *chat_template_;
 }
 
@@ -65,7 +69,8 @@ void ModelSession::load() {
   });
 }
 
-std::vector<Generation> ModelSession::generate(const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options) {
+std::vector<Generation> ModelSession::generate(const std::vector<std::vector<std::int32_t>>& prompts,
+                                               const GenerateOptions& options) {
   if (prompts.empty()) return {};
   std::int64_t longest = 0;
   for (const auto& prompt : prompts) longest = std::max(longest, static_cast<std::int64_t>(prompt.size()));
@@ -85,10 +90,13 @@ std::vector<Generation> ModelSession::generate(const std::vector<std::vector<std
 }
 
 std::string speed_text(const GenerateTimes& times) {
-  const auto rate = [](std::int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
-  return fmt::format("prompts: {} tokens in {:.1f} s ({:.0f} tokens/s); decoding: {} tokens in {:.1f} s ({:.0f} tokens/s)",
-                     times.prompt_tokens, times.prefill_seconds, rate(times.prompt_tokens, times.prefill_seconds),
-                     times.decoded_tokens, times.decode_seconds, rate(times.decoded_tokens, times.decode_seconds));
+  const auto rate = [](std::int64_t tokens, double seconds) {
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+  };
+  return fmt::format(
+      "prompts: {} tokens in {:.1f} s ({:.0f} tokens/s); decoding: {} tokens in {:.1f} s ({:.0f} tokens/s)",
+      times.prompt_tokens, times.prefill_seconds, rate(times.prompt_tokens, times.prefill_seconds),
+      times.decoded_tokens, times.decode_seconds, rate(times.decoded_tokens, times.decode_seconds));
 }
 
 }  // namespace llmfp8

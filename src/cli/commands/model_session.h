@@ -42,7 +42,8 @@ class ModelSession {
   bool is_chat_model() const { return !tokenizer_.chat_template().empty(); }
 
   // Memory is sized for these prompts and options.max_new_tokens, within the model's longest position.
-  std::vector<Generation> generate(const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options);
+  std::vector<Generation> generate(const std::vector<std::vector<std::int32_t>>& prompts,
+                                   const GenerateOptions& options);
   const GenerateTimes& times() const { return times_; }  // of the last call
   std::string device() const;                            // once generate() has run
 
