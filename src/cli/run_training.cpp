@@ -1,6 +1,7 @@
 #include "cli/run_training.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <memory>
@@ -53,12 +54,22 @@ class LogAboveBar {
   LogAboveBar& operator=(const LogAboveBar&) = delete;
 };
 
+// Launchers start one process a rank. Each would train on its own and write to the same folder.
+void refuse_several_ranks() {
+  for (const char* variable : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* value = std::getenv(variable);
+    CHECK(value == nullptr || std::atoi(value) <= 1, "{}={}: training on several ranks is not built yet; start one process", variable,
+          value);
+  }
+}
+
 int run(Program program, int argc, const char* const* argv) {
   const CommandLine command = parse_command_line(program, argc, argv);
   if (command.print) {
     std::fputs(command.print->c_str(), stdout);
     return 0;
   }
+  refuse_several_ranks();
   log::set_quiet(command.config.quiet);
   ConsoleOptions options;
   options.is_quiet = command.config.quiet;

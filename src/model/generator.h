@@ -1,6 +1,6 @@
-// Generator: text from a model, many sequences at once, with a cache of keys and values. Prompts are prefilled packed end
-// to end by the model's own forward pass; then every sequence gets one token a step. A sequence that ends leaves its place
-// to the next prompt, so that the batch stays full. Called by `llm-fp8 generate` and by the answer evaluation.
+// Generator: text from a model, many sequences at once, with a cache of keys and values. Prompts are prefilled packed
+// end to end by the model's own forward pass; then every sequence gets one token a step. A sequence that ends leaves its
+// place to the next prompt, so that the batch stays full. Called by `llm-fp8 generate` and by the answer evaluation.
 #pragma once
 
 #include <functional>

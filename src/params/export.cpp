@@ -1,6 +1,8 @@
 #include "params/export.h"
 
+#include <algorithm>
 #include <cstring>
+#include <regex>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
@@ -100,6 +102,30 @@ void write_index(const std::vector<ShardPlan>& shards, const ExportSpec& spec, c
   write_file_atomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+// "model.safetensors", "model-00002-of-00007.safetensors" or the index of shards.
+bool is_weight_file(const std::string& file) {
+  static const std::regex kPattern(R"(model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)");
+  return std::regex_match(file, kPattern);
+}
+
+// Every file of `from` takes its place in `to`. Weights of an earlier export that have no successor go: an old index or
+// shard beside a new single file would be read instead of it.
+void replace_files(const fs::path& from, const fs::path& to) {
+  std::vector<std::string> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) files.push_back(entry.path().filename().string());
+  for (const std::string& file : files) {
+    std::error_code error;
+    fs::rename(from / file, to / file, error);
+    CHECK(!error, "{}: cannot be replaced: {}", (to / file).string(), error.message());
+  }
+  std::vector<fs::path> stale;
+  for (const fs::directory_entry& entry : fs::directory_iterator(to)) {
+    const std::string file = entry.path().filename().string();
+    if (is_weight_file(file) && std::find(files.begin(), files.end(), file) == files.end()) stale.push_back(entry.path());
+  }
+  for (const fs::path& path : stale) fs::remove(path);
+}
+
 }  // namespace
 
 ExportSpec ExportSpec::of(const WeightSource& source, const WeightTable& table) {
@@ -119,9 +145,10 @@ ExportSpec ExportSpec::of(const WeightSource& source, const WeightTable& table) 
 void export_model(const ExportSpec& spec, const LocalParamStore& store, Backend& backend, Stream& stream, const fs::path& folder) {
   const std::vector<ShardPlan> shards = plan_shards(spec, store.table());
   const fs::path temporary = folder / ".model.incomplete";
-  std::error_code ignored;
+  std::error_code ignored, error;
   fs::remove_all(temporary, ignored);
-  fs::create_directories(temporary);
+  fs::create_directories(temporary, error);
+  CHECK(!error, "{}: the model cannot be written there: {}", folder.string(), error.message());
   std::size_t total = 0;
   for (const ShardPlan& shard : shards)
     for (const Piece& piece : shard.pieces) total += piece.bytes();
@@ -152,9 +179,7 @@ void export_model(const ExportSpec& spec, const LocalParamStore& store, Backend&
     }
     write_index(shards, spec, temporary);
     for (const auto& [file, content] : spec.files) write_file_atomically(temporary / file, content);
-    for (const fs::directory_entry& entry : fs::directory_iterator(temporary)) fs::rename(entry.path(), folder / entry.path().filename());
-    // A model that was sharded before must not leave its old index beside the new single file.
-    if (shards.size() == 1) fs::remove(folder / "model.safetensors.index.json", ignored);
+    replace_files(temporary, folder);
   } catch (...) {
     fs::remove_all(temporary, ignored);
     throw;

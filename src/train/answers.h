@@ -1,8 +1,8 @@
 // The final answer of a worked solution, and whether two answers mean the same. Called by answer_eval.
 //
 // Compared are, in this order: the normalised texts; the values, as exact fractions. Normalising drops what does not
-// change an answer's meaning: blanks, $ signs, commas between thousands, a final period, \text{…} around words, a unit behind
-// a number, a percent sign, "x =" before it. No tolerance: 0.33 is not 1/3.
+// change an answer's meaning: blanks, $ signs, commas between thousands, a final period, \text{…} around words, a unit
+// behind a number, a percent sign, "x =" before it. No tolerance: 0.33 is not 1/3.
 #pragma once
 
 #include <cstdint>

@@ -69,6 +69,9 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_));
   engine_->load(*inputs_.model);
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
+  snapshots_ = std::make_unique<ModelSnapshots>(folder_.path(), config_.keep_checkpoints, [this](const std::filesystem::path& folder) {
+    export_model(export_, engine_->params(), *backend_, engine_->stream(), folder);
+  });
   print_header();
   folder_.write_run(run_json("started"));
 }
@@ -176,6 +179,7 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
+  if (config_.save_interval > 0 && global_step_ % config_.save_interval == 0 && !done()) snapshots_->save_step(global_step_);
 }
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
@@ -225,6 +229,7 @@ void Trainer::evaluate(std::int64_t epoch) {
                               {names_.eval_tokens, static_cast<double>(total.num_supervised)},
                               {names_.eval_epoch, static_cast<double>(epoch)},
                               {names_.eval_step, static_cast<double>(global_step_)}});
+  if (program_rules(config_.program).keep_best) snapshots_->offer_best(last_eval_loss_);
 }
 
 void Trainer::stop_not_finite(const StepResult& result) {

@@ -13,6 +13,7 @@
 #include "report/metrics.h"
 #include "report/stability.h"
 #include "train/engine.h"
+#include "train/model_snapshots.h"
 #include "train/precision.h"
 #include "train/run_folder.h"
 #include "train/run_inputs.h"
@@ -59,6 +60,7 @@ class Trainer {
   RunInputs inputs_;
   ExportSpec export_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ModelSnapshots> snapshots_;
   StabilityTracker stability_;
   LrSchedule schedule_;
   std::int64_t total_steps_ = 0;

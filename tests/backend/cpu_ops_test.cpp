@@ -19,7 +19,8 @@ TEST_P(CpuOpCase, MatchesReference) {
 
 INSTANTIATE_TEST_SUITE_P(Table, CpuOpCase, ::testing::ValuesIn(op_cases()), [](const auto& one) {
   std::string name = one.param.name;
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name;
 });
 

@@ -22,7 +22,8 @@ class Fp8Linear : public ::testing::Test {
   Tensor input(const std::string& name, Shape shape) {
     const auto raw = golden_.read<std::uint16_t>(name);
     std::vector<float> values(raw.size());
-    for (std::size_t i = 0; i < raw.size(); ++i) values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(raw[i]) << 16);
+    for (std::size_t i = 0; i < raw.size(); ++i)
+      values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(raw[i]) << 16);
     return device_.upload(values, DType::bf16, shape);
   }
 
@@ -53,8 +54,8 @@ class Fp8Linear : public ::testing::Test {
       EXPECT_EQ(device_.floats(q.amax), golden_.read<float>("tensor." + name + ".amax")) << name;
       return;
     }
-    for (const auto& [direction, codes, scales] : {std::tuple{"row", q.rowwise, q.rowwise_scale_inv},
-                                                   std::tuple{"col", q.columnwise, q.columnwise_scale_inv}}) {
+    for (const auto& [direction, codes, scales] :
+         {std::tuple{"row", q.rowwise, q.rowwise_scale_inv}, std::tuple{"col", q.columnwise, q.columnwise_scale_inv}}) {
       const std::string prefix = "mxfp8." + name + "." + direction;
       EXPECT_EQ(device_.bytes(codes), golden_.read<std::uint8_t>(prefix + ".codes")) << prefix;
       EXPECT_EQ(device_.bytes(scales), golden_.read<std::uint8_t>(prefix + ".scales")) << prefix;
@@ -62,7 +63,9 @@ class Fp8Linear : public ::testing::Test {
   }
 
   // bf16 patterns as integers in order of value.
-  static std::int32_t ordered(std::uint16_t bits) { return (bits & 0x8000u) != 0 ? -static_cast<std::int32_t>(bits & 0x7FFFu) : bits; }
+  static std::int32_t ordered(std::uint16_t bits) {
+    return (bits & 0x8000u) != 0 ? -static_cast<std::int32_t>(bits & 0x7FFFu) : bits;
+  }
 
   void expect_within_a_step(const Tensor& out, const std::string& name) {
     const auto want = golden_.read<std::uint16_t>(name), got = [&] {
@@ -80,11 +83,14 @@ class Fp8Linear : public ::testing::Test {
     EXPECT_LE(different, got.size() / 100) << name << ": only sums that lie on a rounding boundary may differ";
   }
 
-  void run(Scaling scaling, DType gradient_format, const std::string& forward, const std::string& backward, const std::string& dy_name) {
-    const Tensor x = input("x", Shape{kTokens, kIn}), w = input("w", Shape{kOut, kIn}), dy = input("dy", Shape{kTokens, kOut});
+  void run(Scaling scaling, DType gradient_format, const std::string& forward, const std::string& backward,
+           const std::string& dy_name) {
+    const Tensor x = input("x", Shape{kTokens, kIn}), w = input("w", Shape{kOut, kIn}),
+                 dy = input("dy", Shape{kTokens, kOut});
     const QTensor qx = blank(scaling, DType::e4m3, x.shape), qw = blank(scaling, DType::e4m3, w.shape);
     const QTensor qdy = blank(scaling, gradient_format, dy.shape);
-    const Tensor y = device_.garbage(DType::bf16, Shape{kTokens, kOut}), dx = device_.garbage(DType::bf16, Shape{kTokens, kIn});
+    const Tensor y = device_.garbage(DType::bf16, Shape{kTokens, kOut}),
+                 dx = device_.garbage(DType::bf16, Shape{kTokens, kIn});
     const Tensor dw = device_.garbage(DType::bf16, Shape{kOut, kIn});
     const Tensor tokens = device_.count(kTokens), rows = device_.count(kOut);
     const auto gemm = [&](GemmPass pass, const QTensor& a, const QTensor& b, const Tensor& out) {
@@ -127,10 +133,11 @@ TEST_F(Fp8Linear, EveryBf16Pattern) {
     q.just_in_time = false;
     q.scale = device_.upload({1.0f}, DType::f32, Shape{1});
     device_.run([&](Ops& ops) { ops.quantize(x, count, q); });
-    const auto got = device_.bytes(q.rowwise), want = casts.read<std::uint8_t>(format == DType::e4m3 ? "e4m3_sat" : "e5m2_sat");
+    const auto got = device_.bytes(q.rowwise),
+               want = casts.read<std::uint8_t>(format == DType::e4m3 ? "e4m3_sat" : "e5m2_sat");
     for (std::size_t i = 0; i < patterns.size(); ++i) {
-      if (!std::isnan(patterns[i])) ASSERT_EQ(got[i], want[i]) << name(format) << " of pattern " << i;
-      if (std::isnan(patterns[i])) ASSERT_EQ(got[i], 0x7F) << name(format) << " of pattern " << i;
+      const std::uint8_t wanted = std::isnan(patterns[i]) ? std::uint8_t{0x7F} : want[i];
+      ASSERT_EQ(got[i], wanted) << name(format) << " of pattern " << i;
     }
   }
 }

@@ -18,7 +18,9 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 struct Operand {
   std::vector<float> wide;
   std::vector<bf16> narrow;
-  const void* data(DType dtype) const { return dtype == DType::f32 ? static_cast<const void*>(wide.data()) : narrow.data(); }
+  const void* data(DType dtype) const {
+    return dtype == DType::f32 ? static_cast<const void*>(wide.data()) : narrow.data();
+  }
 };
 
 Operand operand(std::int64_t rows, std::int64_t ld, std::uint64_t seed) {
@@ -51,7 +53,8 @@ void check(const cpu::MatmulEngine& engine, DType in, DType out) {
           Expected e;
           if (accumulate) e.add(2.0);
           for (std::int64_t i = 0; i < k; ++i) {
-            e.add(double{a.wide[at(a_t ? i * call.lda + r : r * call.lda + i)]} * b.wide[at(b_t ? j * call.ldb + i : i * call.ldb + j)]);
+            e.add(double{a.wide[at(a_t ? i * call.lda + r : r * call.lda + i)]} *
+                  b.wide[at(b_t ? j * call.ldb + i : i * call.ldb + j)]);
           }
           want.push_back(e);
           got.push_back(c[at(r * call.ldc + j)]);
@@ -78,7 +81,8 @@ TEST(Matmul, PortableDoesNotDependOnThreads) {
   for (int n : {1, 2, 5}) {
     set_num_threads(n);
     std::vector<float> c(300 * 500);
-    engine->run({300, 500, 400, a.data(), 400, false, b.data(), 500, false, c.data(), 500, false, DType::f32, DType::f32});
+    engine->run(
+        {300, 500, 400, a.data(), 400, false, b.data(), 500, false, c.data(), 500, false, DType::f32, DType::f32});
     results.push_back(c);
   }
   set_num_threads(threads);

@@ -23,7 +23,8 @@ struct Head {
   std::vector<double> q, k, v, p;  // [n, dim], [n, n]
   std::vector<double> lse;
 
-  Head(const std::vector<float>& qkv, const Setup& s, std::int64_t begin, std::int64_t n_, std::int64_t head, double scale)
+  Head(const std::vector<float>& qkv, const Setup& s, std::int64_t begin, std::int64_t n_, std::int64_t head,
+       double scale)
       : n(n_), dim(s.dim), p(at(n_ * n_)), lse(at(n_)) {
     const std::int64_t kv = s.heads + head / (s.heads / s.kv_heads);
     for (std::int64_t t = 0; t < n; ++t) {
@@ -54,15 +55,18 @@ void attention_case(Backend& backend, DType a, const Setup& s, std::int64_t capa
   const std::int64_t live = bounds.back(), width = s.width(), out_width = s.heads * s.dim;
   bounds.insert(bounds.end(), 3, bounds.back());  // unused slots
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.dim)));
-  const auto qkv = rounded(random_values(capacity * width, 1), a), d_out = rounded(random_values(capacity * out_width, 2), a);
+  const auto qkv = rounded(random_values(capacity * width, 1), a),
+             d_out = rounded(random_values(capacity * out_width, 2), a);
   const std::int64_t longest = *std::max_element(s.lengths.begin(), s.lengths.end());
   const auto result = expect_blind_to_tail(device, [&](float tail) {
     const AttentionShape shape{s.heads, s.kv_heads, s.dim, longest, scale};
     const Tensor in = device.upload(with_tail(qkv, width, live, tail), a, Shape{capacity, width});
     const Tensor d = device.upload(with_tail(d_out, out_width, live, tail), a, Shape{capacity, out_width});
     const Tensor cu = device.upload(bounds, Shape{static_cast<std::int64_t>(bounds.size())});
-    const Tensor count = device.count(static_cast<std::int32_t>(live)), out = device.garbage(a, Shape{capacity, out_width});
-    const Tensor lse = device.garbage(DType::f32, Shape{s.heads, capacity}), d_qkv = device.garbage(a, Shape{capacity, width});
+    const Tensor count = device.count(static_cast<std::int32_t>(live)),
+                 out = device.garbage(a, Shape{capacity, out_width});
+    const Tensor lse = device.garbage(DType::f32, Shape{s.heads, capacity}),
+                 d_qkv = device.garbage(a, Shape{capacity, width});
     device.run([&](Ops& ops) {
       ops.attention({shape, in, cu, count, out, lse});
       ops.attention_backward({shape, d, in, out, lse, cu, count, d_qkv});
@@ -142,10 +146,12 @@ void decode_case(Backend& backend, DType a, const Setup& s) {
     last.insert(last.end(), row(bounds[at(b + 1)] - 1), row(bounds[at(b + 1)]));
   }
   const AttentionShape shape{s.heads, s.kv_heads, s.dim, max_len, scale};
-  const Tensor k_cache = device.garbage(a, Shape{slots, max_len * step}), v_cache = device.garbage(a, Shape{slots, max_len * step});
+  const Tensor k_cache = device.garbage(a, Shape{slots, max_len * step}),
+               v_cache = device.garbage(a, Shape{slots, max_len * step});
   const Tensor slot_ids = device.upload(places, Shape{batch}), out = device.garbage(a, Shape{batch, s.heads * s.dim});
   const Tensor prefill = device.upload(prefix, a, Shape{prefix_bounds.back(), width});
-  const Tensor next = device.upload(last, a, Shape{batch, width}), at_positions = device.upload(positions, Shape{batch});
+  const Tensor next = device.upload(last, a, Shape{batch, width}),
+               at_positions = device.upload(positions, Shape{batch});
   const Tensor cu = device.upload(prefix_bounds, Shape{batch + 1});
   device.run([&](Ops& ops) {
     ops.cache_fill({shape, prefill, cu, slot_ids, k_cache, v_cache});
@@ -171,13 +177,16 @@ void decode_case(Backend& backend, DType a, const Setup& s) {
 void add_attention_cases(std::vector<OpCase>& cases) {
   for (DType a : {DType::f32, DType::bf16}) {
     const auto add = [&](const char* what, const Setup& s, std::int64_t capacity) {
-      cases.push_back({fmt::format("attention/{}/{}", name(a), what), [=](Backend& b) { attention_case(b, a, s, capacity); }});
+      cases.push_back(
+          {fmt::format("attention/{}/{}", name(a), what), [=](Backend& b) { attention_case(b, a, s, capacity); }});
     };
     add("one_token", {2, 1, 16, {1}}, 128);
     add("all_but_one", {3, 3, 10, {40, 87}}, 128);
     add("full", {6, 2, 32, {1, 31, 32, 33, 31}}, 128);
     add("long", {2, 1, 64, {300, 5}}, 384);
-    cases.push_back({fmt::format("attention_decode/{}", name(a)), [=](Backend& b) { decode_case(b, a, {6, 2, 24, {1, 2, 64, 65, 150}}); }});
+    cases.push_back({fmt::format("attention_decode/{}", name(a)), [=](Backend& b) {
+                       decode_case(b, a, {6, 2, 24, {1, 2, 64, 65, 150}});
+                     }});
   }
 }
 

@@ -20,8 +20,11 @@ void rmsnorm_case(Backend& backend, DType a, std::int64_t live) {
   const auto x = rounded(random_values(kRows * kCols, 1), a), w = rounded(random_values(kCols, 2), a);
   const double eps = 1e-5;
   const auto out = expect_blind_to_tail(device, [&](float tail) {
-    RmsnormArgs args{device.upload(with_tail(x, kCols, live, tail), a, Shape{kRows, kCols}), device.upload(w, a, Shape{kCols}),
-                     device.count(static_cast<std::int32_t>(live)), eps, device.garbage(a, Shape{kRows, kCols}),
+    RmsnormArgs args{device.upload(with_tail(x, kCols, live, tail), a, Shape{kRows, kCols}),
+                     device.upload(w, a, Shape{kCols}),
+                     device.count(static_cast<std::int32_t>(live)),
+                     eps,
+                     device.garbage(a, Shape{kRows, kCols}),
                      device.garbage(DType::f32, Shape{kRows})};
     device.run([&](Ops& ops) { ops.rmsnorm(args); });
     return std::vector<Tensor>{args.y, args.rstd};
@@ -31,7 +34,8 @@ void rmsnorm_case(Backend& backend, DType a, std::int64_t live) {
     double squares = 0;
     for (std::int64_t c = 0; c < kCols; ++c) squares += double{x[at(r * kCols + c)]} * x[at(r * kCols + c)];
     rstd[at(r)].add(1.0 / std::sqrt(squares / kCols + eps));
-    for (std::int64_t c = 0; c < kCols; ++c) y[at(r * kCols + c)].add(x[at(r * kCols + c)] * rstd[at(r)].value * w[at(c)]);
+    for (std::int64_t c = 0; c < kCols; ++c)
+      y[at(r * kCols + c)].add(x[at(r * kCols + c)] * rstd[at(r)].value * w[at(c)]);
   }
   expect_close("y", device.floats(out[0]), y, a, 0);
   expect_close("rstd", device.floats(out[1]), rstd, DType::f32, 0);
@@ -54,7 +58,9 @@ void rmsnorm_backward_case(Backend& backend, DType a, std::int64_t live, bool ac
     return values;
   }();
   const auto out = expect_blind_to_tail(device, [&](float tail) {
-    const auto matrix = [&](const std::vector<float>& v) { return device.upload(with_tail(v, kCols, live, tail), a, Shape{kRows, kCols}); };
+    const auto matrix = [&](const std::vector<float>& v) {
+      return device.upload(with_tail(v, kCols, live, tail), a, Shape{kRows, kCols});
+    };
     RmsnormBackwardArgs args;
     args.dy = matrix(dy);
     args.x = matrix(x);
@@ -67,7 +73,9 @@ void rmsnorm_backward_case(Backend& backend, DType a, std::int64_t live, bool ac
     } else {
       args.dx = device.garbage(a, Shape{kRows, kCols});
     }
-    args.d_weight = {accumulate ? device.upload(before, DType::f32, Shape{kCols}) : device.garbage(DType::f32, Shape{kCols}), accumulate};
+    args.d_weight = {
+        accumulate ? device.upload(before, DType::f32, Shape{kCols}) : device.garbage(DType::f32, Shape{kCols}),
+        accumulate};
     device.run([&](Ops& ops) { ops.rmsnorm_backward(args); });
     return std::vector<Tensor>{args.dx, args.d_weight.tensor};
   });
@@ -76,7 +84,8 @@ void rmsnorm_backward_case(Backend& backend, DType a, std::int64_t live, bool ac
   for (std::int64_t r = 0; r < live; ++r) {
     Expected mean;
     const double rstd = rstds[at(r)];
-    for (std::int64_t c = 0; c < kCols; ++c) mean.add(double{dy[at(r * kCols + c)]} * w[at(c)] * x[at(r * kCols + c)] / kCols);
+    for (std::int64_t c = 0; c < kCols; ++c)
+      mean.add(double{dy[at(r * kCols + c)]} * w[at(c)] * x[at(r * kCols + c)] / kCols);
     for (std::int64_t c = 0; c < kCols; ++c) {
       const std::size_t i = at(r * kCols + c);
       if (accumulate) dx[i].add(residual[i]);
@@ -121,7 +130,8 @@ void rope_case(Backend& backend, DType a, std::int64_t live, bool inverse) {
           want[second].add(qkv[second]);
           continue;
         }
-        const double c = table[at(positions[at(r)] * kDim + i)], s = sign * table[at(positions[at(r)] * kDim + kDim / 2 + i)];
+        const double c = table[at(positions[at(r)] * kDim + i)],
+                     s = sign * table[at(positions[at(r)] * kDim + kDim / 2 + i)];
         want[first].add(qkv[first] * c);
         want[first].add(-qkv[second] * s);
         want[second].add(qkv[second] * c);
@@ -135,7 +145,8 @@ void rope_case(Backend& backend, DType a, std::int64_t live, bool inverse) {
 
 void swiglu_case(Backend& backend, DType a, std::int64_t live, bool in_place) {
   Device device(backend);
-  const auto gate_up = rounded(random_values(kRows * 2 * kCols, 1, 4.0f), a), dy = rounded(random_values(kRows * kCols, 2), a);
+  const auto gate_up = rounded(random_values(kRows * 2 * kCols, 1, 4.0f), a),
+             dy = rounded(random_values(kRows * kCols, 2), a);
   const auto out = expect_blind_to_tail(device, [&](float tail) {
     const Tensor both = device.upload(with_tail(gate_up, 2 * kCols, live, tail), a, Shape{kRows, 2 * kCols});
     const Tensor count = device.count(static_cast<std::int32_t>(live)), y = device.garbage(a, Shape{kRows, kCols});
@@ -150,7 +161,8 @@ void swiglu_case(Backend& backend, DType a, std::int64_t live, bool in_place) {
   auto y = nothing(kRows * kCols), d = nothing(kRows * 2 * kCols);
   for (std::int64_t r = 0; r < live; ++r) {
     for (std::int64_t c = 0; c < kCols; ++c) {
-      const double g = gate_up[at(r * 2 * kCols + c)], u = gate_up[at(r * 2 * kCols + kCols + c)], g_out = dy[at(r * kCols + c)];
+      const double g = gate_up[at(r * 2 * kCols + c)], u = gate_up[at(r * 2 * kCols + kCols + c)],
+                   g_out = dy[at(r * kCols + c)];
       const double sigmoid = 1.0 / (1.0 + std::exp(-g));
       y[at(r * kCols + c)].add(g * sigmoid * u);
       d[at(r * 2 * kCols + c)].add(g_out * u * sigmoid);
@@ -168,7 +180,8 @@ void swiglu_case(Backend& backend, DType a, std::int64_t live, bool in_place) {
 void embedding_case(Backend& backend, DType a, std::int64_t live, bool accumulate) {
   Device device(backend);
   constexpr std::int64_t kVocab = 19, kHidden = 300;
-  const auto table = rounded(random_values(kVocab * kHidden, 1), a), d_out = rounded(random_values(kRows * kHidden, 2), a);
+  const auto table = rounded(random_values(kVocab * kHidden, 1), a),
+             d_out = rounded(random_values(kRows * kHidden, 2), a);
   const auto before = random_values(kVocab * kHidden, 4);
   const auto tokens = random_integers(kRows, 3, kVocab - 1);  // the last one never occurs
   const auto out = expect_blind_to_tail(device, [&](float tail) {
@@ -177,7 +190,8 @@ void embedding_case(Backend& backend, DType a, std::int64_t live, bool accumulat
     const Tensor ids = device.upload(wild, Shape{kRows}), count = device.count(static_cast<std::int32_t>(live));
     const Tensor rows = device.garbage(a, Shape{kRows, kHidden});
     const GradDestination grad{accumulate ? device.upload(before, DType::f32, Shape{kVocab, kHidden})
-                                          : device.garbage(DType::f32, Shape{kVocab, kHidden}), accumulate};
+                                          : device.garbage(DType::f32, Shape{kVocab, kHidden}),
+                               accumulate};
     const Tensor weights = device.upload(table, a, Shape{kVocab, kHidden});
     const Tensor d = device.upload(with_tail(d_out, kHidden, live, tail), a, Shape{kRows, kHidden});
     device.run([&](Ops& ops) {
@@ -204,7 +218,8 @@ void bias_case(Backend& backend, DType a, std::int64_t live, bool accumulate) {
   const auto dy = rounded(random_values(kRows * kCols, 1), a), before = random_values(kCols, 2);
   const auto out = expect_blind_to_tail(device, [&](float tail) {
     const GradDestination grad{
-        accumulate ? device.upload(before, DType::f32, Shape{kCols}) : device.garbage(DType::f32, Shape{kCols}), accumulate};
+        accumulate ? device.upload(before, DType::f32, Shape{kCols}) : device.garbage(DType::f32, Shape{kCols}),
+        accumulate};
     const BiasBackwardArgs args{device.upload(with_tail(dy, kCols, live, tail), a, Shape{kRows, kCols}),
                                 device.count(static_cast<std::int32_t>(live)), grad};
     device.run([&](Ops& ops) { ops.bias_backward(args); });
@@ -221,7 +236,8 @@ void bias_case(Backend& backend, DType a, std::int64_t live, bool accumulate) {
 void memory_case(Backend& backend, DType from, DType to) {
   Device device(backend);
   const auto values = rounded(random_values(kRows * kCols, 1), from);
-  const Tensor source = device.upload(values, from, Shape{kRows, kCols}), target = device.garbage(to, Shape{kRows, kCols});
+  const Tensor source = device.upload(values, from, Shape{kRows, kCols}),
+               target = device.garbage(to, Shape{kRows, kCols});
   const Tensor flat = device.garbage(to, Shape{kRows * kCols}), cleared = device.garbage(to, Shape{kRows, kCols});
   device.run([&](Ops& ops) {
     ops.copy(source, target);
@@ -236,7 +252,8 @@ void memory_case(Backend& backend, DType from, DType to) {
   device.run([&](Ops& ops) { ops.copy(source.slice_cols(3, 7), before.slice_cols(100, 7)); });
   auto want = rounded(values, to);
   for (std::int64_t r = 0; r < kRows; ++r) {
-    for (std::int64_t c = 0; c < 7; ++c) want[at(r * kCols + 100 + c)] = rounded({values[at(r * kCols + 3 + c)]}, to)[0];
+    for (std::int64_t c = 0; c < 7; ++c)
+      want[at(r * kCols + 100 + c)] = rounded({values[at(r * kCols + 3 + c)]}, to)[0];
   }
   EXPECT_EQ(device.floats(before), want);
 }

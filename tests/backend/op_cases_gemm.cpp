@@ -25,7 +25,8 @@ struct Extras {
 };
 
 // rows, cols, depth of the pass's own T, N, K
-void gemm_case(Backend& backend, GemmPass pass, const Form& form, const Extras& extras, std::int64_t tokens, std::int64_t live) {
+void gemm_case(Backend& backend, GemmPass pass, const Form& form, const Extras& extras, std::int64_t tokens,
+               std::int64_t live) {
   Device device(backend);
   const std::int64_t n = form.scaling == Scaling::mx_1x32 ? 96 : 83, k = form.scaling == Scaling::mx_1x32 ? 160 : 141;
   const std::int64_t offset = 5;  // the rows are a later part of a longer matrix
@@ -37,7 +38,8 @@ void gemm_case(Backend& backend, GemmPass pass, const Form& form, const Extras& 
   if (pass == GemmPass::wgrad) b_values = with_tail(b_values, k, live, 0.0f);
   Quantized a = make_quantized(device, backend, a_values, a_shape, form.scaling, form.a, live);
   Quantized b = make_quantized(device, backend, b_values, b_shape, form.scaling, form.b, b_shape[0]);
-  const auto bias = rounded(random_values(n, 3), DType::bf16), addend = rounded(random_values(out_shape.numel(), 4), extras.out);
+  const auto bias = rounded(random_values(n, 3), DType::bf16),
+             addend = rounded(random_values(out_shape.numel(), 4), extras.out);
 
   GemmArgs args;
   args.pass = pass;

@@ -21,8 +21,11 @@ void cross_entropy_case(Backend& backend, DType a, std::int64_t live, std::int64
   const auto out = expect_blind_to_tail(device, [&](float tail) {
     auto wild = labels;
     for (std::int64_t r = live; r < kRows; ++r) wild[at(r)] = tail == 0.0f ? 0 : -100;
-    CrossEntropyArgs args{device.upload(with_tail(logits, vocab, live, tail), a, Shape{kRows, vocab}), device.upload(wild, Shape{kRows}),
-                          device.count(static_cast<std::int32_t>(live + kOffset)), kOffset, false,
+    CrossEntropyArgs args{device.upload(with_tail(logits, vocab, live, tail), a, Shape{kRows, vocab}),
+                          device.upload(wild, Shape{kRows}),
+                          device.count(static_cast<std::int32_t>(live + kOffset)),
+                          kOffset,
+                          false,
                           device.garbage(DType::f32, Shape{kRows})};
     CrossEntropyArgs with_gradient = args;
     with_gradient.with_gradient = true;
@@ -59,7 +62,8 @@ void cross_entropy_extremes(Backend& backend) {
   Device device(backend);
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Tensor logits = device.upload({1000.0f, -1000.0f, 0.0f, 1.0f, nan, 2.0f}, DType::f32, Shape{2, 3});
-  const Tensor loss = device.garbage(DType::f32, Shape{2}), labels = device.upload(std::vector<std::int32_t>{1, 0}, Shape{2});
+  const Tensor loss = device.garbage(DType::f32, Shape{2}),
+               labels = device.upload(std::vector<std::int32_t>{1, 0}, Shape{2});
   const Tensor count = device.count(2);
   device.run([&](Ops& ops) { ops.cross_entropy({logits, labels, count, 0, true, loss}); });
   EXPECT_EQ(device.floats(loss)[0], 2000.0f);
@@ -79,10 +83,13 @@ void rows_case(Backend& backend, std::int64_t live) {
   }
   std::vector<std::int32_t> ids(at(kSource));
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(1000 + i);
-  const Tensor source = device.upload(x, DType::f32, Shape{kSource, kWidth}), positions = device.upload(index, Shape{kRows + kOffset});
-  const Tensor count = device.count(static_cast<std::int32_t>(live + kOffset)), out = device.garbage(DType::f32, Shape{kRows, kWidth});
+  const Tensor source = device.upload(x, DType::f32, Shape{kSource, kWidth}),
+               positions = device.upload(index, Shape{kRows + kOffset});
+  const Tensor count = device.count(static_cast<std::int32_t>(live + kOffset)),
+               out = device.garbage(DType::f32, Shape{kRows, kWidth});
   const Tensor labels = device.upload(ids, Shape{kSource}), picked = device.garbage(DType::i32, Shape{kRows});
-  const Tensor target = device.upload(std::vector<float>(at(kSource * kWidth), 5.0f), DType::f32, Shape{kSource, kWidth});
+  const Tensor target =
+      device.upload(std::vector<float>(at(kSource * kWidth), 5.0f), DType::f32, Shape{kSource, kWidth});
   device.run([&](Ops& ops) {
     ops.gather_rows({source, positions, count, kOffset, out});
     ops.gather_rows({labels, positions, count, kOffset, picked});
@@ -93,7 +100,8 @@ void rows_case(Backend& backend, std::int64_t live) {
   for (std::int64_t r = 0; r < live; ++r) {
     const std::int64_t from = index[at(r + kOffset)];
     want_ids[at(r)] = ids[at(from)];
-    for (std::int64_t c = 0; c < kWidth; ++c) want[at(r * kWidth + c)] = spread[at(from * kWidth + c)] = x[at(from * kWidth + c)];
+    for (std::int64_t c = 0; c < kWidth; ++c)
+      want[at(r * kWidth + c)] = spread[at(from * kWidth + c)] = x[at(from * kWidth + c)];
   }
   EXPECT_EQ(device.floats(out), want);
   EXPECT_EQ(device.floats(target), spread);
@@ -148,7 +156,8 @@ void scalars_case(Backend& backend) {
   };
   StepScalars start;
   StepScalars* s = device.scalars(start);
-  const Tensor t = device.upload(with_tail(loss, 1, 11, std::numeric_limits<float>::quiet_NaN()), DType::f32, Shape{kRows});
+  const Tensor t =
+      device.upload(with_tail(loss, 1, 11, std::numeric_limits<float>::quiet_NaN()), DType::f32, Shape{kRows});
   const Tensor count = device.count(18);
   device.run([&](Ops& ops) {
     ops.accumulate_loss(t, count, kOffset, s);
@@ -191,9 +200,11 @@ void scalars_case(Backend& backend) {
 void add_loss_cases(std::vector<OpCase>& cases) {
   for (DType a : {DType::f32, DType::bf16}) {
     for (std::int64_t live : {std::int64_t{0}, std::int64_t{1}, kRows - 1, kRows}) {
-      cases.push_back({fmt::format("cross_entropy/{}/{}", name(a), live), [=](Backend& b) { cross_entropy_case(b, a, live, 1237); }});
+      cases.push_back({fmt::format("cross_entropy/{}/{}", name(a), live),
+                       [=](Backend& b) { cross_entropy_case(b, a, live, 1237); }});
     }
-    cases.push_back({fmt::format("cross_entropy/{}/large_vocabulary", name(a)), [=](Backend& b) { cross_entropy_case(b, a, 2, 150001); }});
+    cases.push_back({fmt::format("cross_entropy/{}/large_vocabulary", name(a)),
+                     [=](Backend& b) { cross_entropy_case(b, a, 2, 150001); }});
     cases.push_back({fmt::format("sample/{}", name(a)), [=](Backend& b) { sample_case(b, a); }});
   }
   cases.push_back({"cross_entropy/extremes", cross_entropy_extremes});

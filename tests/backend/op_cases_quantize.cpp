@@ -61,7 +61,8 @@ void quantize_case(Backend& backend, DType a, Scaling scaling, DType format, std
     EXPECT_EQ(device.floats(out[5])[0], want.scale);
   }
   float amax = 0.25f;
-  for (std::int64_t i = 0; i < live * shape[1]; ++i) amax = std::isnan(values[at(i)]) ? amax : std::max(amax, std::abs(values[at(i)]));
+  for (std::int64_t i = 0; i < live * shape[1]; ++i)
+    amax = std::isnan(values[at(i)]) ? amax : std::max(amax, std::abs(values[at(i)]));
   EXPECT_EQ(device.floats(out[4])[0], amax);
 }
 
@@ -96,7 +97,8 @@ void amax_case(Backend& backend, DType a, std::int64_t live) {
   Device device(backend);
   const auto x = rounded(random_values(70 * 533, 1), a);
   const auto out = expect_blind_to_tail(device, [&](float tail) {
-    const Tensor t = device.upload(with_tail(x, 533, live, tail), a, Shape{70, 533}), slot = device.upload({0.5f}, DType::f32, Shape{1});
+    const Tensor t = device.upload(with_tail(x, 533, live, tail), a, Shape{70, 533}),
+                 slot = device.upload({0.5f}, DType::f32, Shape{1});
     const Tensor count = device.count(static_cast<std::int32_t>(live));
     device.run([&](Ops& ops) { ops.amax(t, count, slot); });
     return std::vector<Tensor>{slot};
@@ -111,10 +113,12 @@ void fused_case(Backend& backend, DType a, Scaling scaling, std::int64_t live) {
   Device device(backend);
   const std::int64_t rows = 96, cols = 544;
   const auto x = rounded(random_values(rows * 2 * cols, 1), a), w = rounded(random_values(cols, 2), a);
-  const Quantized like = make_quantized(device, backend, random_values(rows * cols, 3), Shape{rows, cols}, scaling, DType::e4m3, rows);
+  const Quantized like =
+      make_quantized(device, backend, random_values(rows * cols, 3), Shape{rows, cols}, scaling, DType::e4m3, rows);
   const auto bytes_of = [&](const QTensor& q) {
     std::vector<std::vector<std::uint8_t>> all;
-    for (const Tensor& t : {q.rowwise, q.columnwise, q.rowwise_scale_inv, q.columnwise_scale_inv, q.amax}) all.push_back(device.bytes(t));
+    for (const Tensor& t : {q.rowwise, q.columnwise, q.rowwise_scale_inv, q.columnwise_scale_inv, q.amax})
+      all.push_back(device.bytes(t));
     return all;
   };
   const bool just_in_time = scaling == Scaling::tensor;
@@ -164,7 +168,8 @@ void gated_case(Backend& backend) {
       ops.quantize_weight(weight, q, scalars);
       ops.update_scales(update);
     });
-    const auto scale = device.floats(update.scale), inverse = device.floats(update.scale_inv), history = device.floats(update.history);
+    const auto scale = device.floats(update.scale), inverse = device.floats(update.scale_inv),
+               history = device.floats(update.history);
     if (ok == 0) {
       EXPECT_EQ(device.bytes(q.rowwise), before);
       EXPECT_EQ(device.floats(q.amax)[0], 100.0f);
@@ -192,17 +197,22 @@ void add_quantize_cases(std::vector<OpCase>& cases) {
     for (DType format : {DType::e4m3, DType::e5m2}) {
       for (std::int64_t live : {1, 95, 96}) {
         const std::string where = fmt::format("{}_{}/{}", name(a), name(format), live);
-        cases.push_back({"quantize_current/" + where, [=](Backend& b) { quantize_case(b, a, Scaling::tensor, format, live, true); }});
-        cases.push_back({"quantize_delayed/" + where, [=](Backend& b) { quantize_case(b, a, Scaling::tensor, format, live, false); }});
-        cases.push_back({"quantize_mx/" + where, [=](Backend& b) { quantize_case(b, a, Scaling::mx_1x32, format, live, false); }});
+        cases.push_back({"quantize_current/" + where,
+                         [=](Backend& b) { quantize_case(b, a, Scaling::tensor, format, live, true); }});
+        cases.push_back({"quantize_delayed/" + where,
+                         [=](Backend& b) { quantize_case(b, a, Scaling::tensor, format, live, false); }});
+        cases.push_back(
+            {"quantize_mx/" + where, [=](Backend& b) { quantize_case(b, a, Scaling::mx_1x32, format, live, false); }});
       }
     }
     for (std::int64_t live : {1, 69, 70}) {
       cases.push_back({fmt::format("amax/{}/{}", name(a), live), [=](Backend& b) { amax_case(b, a, live); }});
     }
     for (std::int64_t live : {1, 95, 96}) {
-      cases.push_back({fmt::format("fused/{}_tensor/{}", name(a), live), [=](Backend& b) { fused_case(b, a, Scaling::tensor, live); }});
-      cases.push_back({fmt::format("fused/{}_mx/{}", name(a), live), [=](Backend& b) { fused_case(b, a, Scaling::mx_1x32, live); }});
+      cases.push_back({fmt::format("fused/{}_tensor/{}", name(a), live),
+                       [=](Backend& b) { fused_case(b, a, Scaling::tensor, live); }});
+      cases.push_back({fmt::format("fused/{}_mx/{}", name(a), live),
+                       [=](Backend& b) { fused_case(b, a, Scaling::mx_1x32, live); }});
     }
   }
   cases.push_back({"numeric_cases/e4m3", [](Backend& b) { numeric_case(b, DType::e4m3); }});

@@ -29,9 +29,13 @@ Tensor Device::upload(const std::vector<float>& values, DType dtype, Shape shape
   return hold(narrow.data(), dtype, shape);
 }
 
-Tensor Device::upload(const std::vector<std::int32_t>& values, Shape shape) { return hold(values.data(), DType::i32, shape); }
+Tensor Device::upload(const std::vector<std::int32_t>& values, Shape shape) {
+  return hold(values.data(), DType::i32, shape);
+}
 
-Tensor Device::upload_codes(const std::vector<std::uint8_t>& codes, Shape shape) { return hold(codes.data(), DType::u8, shape); }
+Tensor Device::upload_codes(const std::vector<std::uint8_t>& codes, Shape shape) {
+  return hold(codes.data(), DType::u8, shape);
+}
 
 Tensor Device::garbage(DType dtype, Shape shape) {
   const std::vector<std::uint8_t> ones(Tensor(nullptr, dtype, shape).bytes(), 0xFF);
@@ -85,7 +89,8 @@ void Device::run(const std::function<void(Ops&)>& body) {
   const std::size_t bytes = std::max<std::size_t>(plan.peak_bytes(), kArenaAlignment);
   const Buffer memory = backend_.allocate(bytes + kArenaAlignment, "test arena");
   const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-  std::byte* base = static_cast<std::byte*>(memory.data()) + (kArenaAlignment - address % kArenaAlignment) % kArenaAlignment;
+  std::byte* base =
+      static_cast<std::byte*>(memory.data()) + (kArenaAlignment - address % kArenaAlignment) % kArenaAlignment;
   // Scratch begins as garbage: nothing may rely on it being zero.
   const std::vector<std::uint8_t> ones(bytes, 0xFF);
   backend_.copy_to_device(base, ones.data(), bytes, *stream_);
@@ -128,15 +133,17 @@ std::vector<float> with_tail(std::vector<float> values, std::int64_t cols, std::
   return values;
 }
 
-void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected, DType dtype,
-                  std::int64_t terms) {
+void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected,
+                  DType dtype, std::int64_t terms) {
   ASSERT_EQ(got.size(), expected.size()) << what;
   const double unit = dtype == DType::bf16 ? 0x1.0p-8 : 0x1.0p-24;
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double value = expected[i].value;
-    const double allowed = unit * std::abs(value) * 1.001 + static_cast<double>(terms + 8) * 0x1.0p-24 * expected[i].magnitude;
+    const double allowed =
+        unit * std::abs(value) * 1.001 + static_cast<double>(terms + 8) * 0x1.0p-24 * expected[i].magnitude;
     const double error = std::abs(static_cast<double>(got[i]) - value);
-    ASSERT_TRUE(error <= allowed) << what << "[" << i << "]: " << got[i] << ", wanted " << value << " within " << allowed;
+    ASSERT_TRUE(error <= allowed) << what << "[" << i << "]: " << got[i] << ", wanted " << value << " within "
+                                  << allowed;
   }
 }
 
@@ -150,7 +157,8 @@ std::vector<Tensor> expect_blind_to_tail(Device& device, const std::function<std
 
 void expect_zero_tail(Device& device, const std::string& what, const Tensor& t, std::int64_t live) {
   const std::vector<std::uint8_t> raw = device.bytes(t);
-  const std::size_t row_bytes = t.shape.rank() == 1 ? size_bytes(t.dtype) : static_cast<std::size_t>(t.cols()) * size_bytes(t.dtype);
+  const std::size_t row_bytes =
+      t.shape.rank() == 1 ? size_bytes(t.dtype) : static_cast<std::size_t>(t.cols()) * size_bytes(t.dtype);
   for (std::size_t i = static_cast<std::size_t>(live) * row_bytes; i < raw.size(); ++i) {
     ASSERT_EQ(raw[i], 0) << what << ": byte " << i << " of the tail";
   }

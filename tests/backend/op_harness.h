@@ -24,7 +24,7 @@ class Device {
   Tensor garbage(DType dtype, Shape shape);  // every byte 0xFF: NaN in every float type
   StepScalars* scalars(const StepScalars& values);
 
-  std::vector<float> floats(const Tensor& t);           // f32 | bf16
+  std::vector<float> floats(const Tensor& t);  // f32 | bf16
   std::vector<std::uint8_t> bytes(const Tensor& t);
   StepScalars download(const StepScalars* scalars);
 
@@ -59,8 +59,8 @@ struct Expected {
 
 // |got - value| <= u(dtype) * |value| + (terms + 8) * 2^-24 * magnitude, with u = 2^-24 (f32) or 2^-8 (bf16): the bound of
 // an fp32 sum of `terms` terms in any order, eight roundings around it, and the final rounding to dtype.
-void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected, DType dtype,
-                  std::int64_t terms);
+void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected,
+                  DType dtype, std::int64_t terms);
 
 // Runs `once` with zero and with NaN in the tails of its inputs; the bytes of all its outputs must agree. Returns the latter.
 std::vector<Tensor> expect_blind_to_tail(Device& device, const std::function<std::vector<Tensor>(float tail)>& once);

@@ -34,7 +34,8 @@ void quantize_mx(Quantized& q, const std::vector<float>& values, Shape shape, DT
         return down ? at((block / cols * 32 + i) * cols + block % cols) : at(block * 32 + i);
       };
       float amax = 0.0f;
-      for (std::int64_t i = 0; i < 32; ++i) amax = std::isnan(values[index(i)]) ? amax : std::max(amax, std::abs(values[index(i)]));
+      for (std::int64_t i = 0; i < 32; ++i)
+        amax = std::isnan(values[index(i)]) ? amax : std::max(amax, std::abs(values[index(i)]));
       const std::uint8_t scale = mx_scale_code(amax, fp8_max(format));
       (down ? q.columnwise_scales : q.rowwise_scales)[at(block)] = scale;
       for (std::int64_t i = 0; i < 32; ++i) {
@@ -48,8 +49,8 @@ void quantize_mx(Quantized& q, const std::vector<float>& values, Shape shape, DT
 
 }  // namespace
 
-Quantized make_quantized(Device& device, Backend&, const std::vector<float>& values, Shape shape, Scaling scaling, DType format,
-                         std::int64_t live) {
+Quantized make_quantized(Device& device, Backend&, const std::vector<float>& values, Shape shape, Scaling scaling,
+                         DType format, std::int64_t live) {
   Quantized q;
   const auto clean = with_tail(values, shape[1], live, 0.0f);
   if (scaling == Scaling::none) {

@@ -8,15 +8,15 @@
 namespace llmfp8::testing {
 
 struct Quantized {
-  QTensor tensor;                         // on the device, every form present; beyond `live`: codes 0
-  std::vector<float> rowwise_values;      // [rows, cols]: what the codes stand for
-  std::vector<float> columnwise_values;   // the same for the columnwise codes
+  QTensor tensor;                        // on the device, every form present; beyond `live`: codes 0
+  std::vector<float> rowwise_values;     // [rows, cols]: what the codes stand for
+  std::vector<float> columnwise_values;  // the same for the columnwise codes
   std::vector<std::uint8_t> rowwise, columnwise, rowwise_scales, columnwise_scales;
   float scale = 1.0f;
 };
 
 // none: format is f32 or bf16 and the values are rounded to it. tensor: the scale follows from the amax (just in time).
-Quantized make_quantized(Device& device, Backend& backend, const std::vector<float>& values, Shape shape, Scaling scaling, DType format,
-                         std::int64_t live);
+Quantized make_quantized(Device& device, Backend& backend, const std::vector<float>& values, Shape shape,
+                         Scaling scaling, DType format, std::int64_t live);
 
 }  // namespace llmfp8::testing

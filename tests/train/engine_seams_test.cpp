@@ -25,13 +25,13 @@ EngineOptions bf16_options(RecipeKind recipe) {
 ModelConfig config_of(const std::string& model) { return open_model(model_dir(model))->config(); }
 
 // Engines of one model for the same batches.
-struct Setup {
+struct Fixture {
   std::unique_ptr<Backend> backend = create_cpu_backend();
   std::string model;
   std::vector<ParityBatch> batches;
   BatchLimits limits;
 
-  Setup(std::string model_, const std::vector<std::vector<std::int64_t>>& lengths) : model(std::move(model_)) {
+  Fixture(std::string model_, const std::vector<std::vector<std::int64_t>>& lengths) : model(std::move(model_)) {
     const ModelConfig config = config_of(model);
     for (std::size_t i = 0; i < lengths.size(); ++i) batches.push_back(random_batch(config, lengths[i], 100 + i));
     limits = align_batches(batches);
@@ -57,7 +57,7 @@ void poison_a_gradient(Engine& engine) {
 }
 
 void check_bad_step(const EngineOptions& options, const std::string& what) {
-  Setup setup("llama_untied", {{40, 30, 20}, {50, 11}});
+  Fixture setup("llama_untied", {{40, 30, 20}, {50, 11}});
   const auto engine = setup.engine(options), untouched = setup.engine(options);
   for (std::size_t step = 0; step < 6; ++step) {
     ASSERT_TRUE(engine->train_step(setup.batch(step % 2), 1e-3, 1.0).ok);
@@ -99,8 +99,10 @@ TEST(BadStep, ChangesNotOneByteWhateverTheOptimizerState) {
 }
 
 TEST(BadStep, InfiniteLossIsOneToo) {
-  Setup setup("llama_untied", {{20}});
-  const auto engine = setup.engine(bf16_options(RecipeKind::standard));
+  Fixture setup("llama_untied", {{20}});
+  EngineOptions options = bf16_options(RecipeKind::standard);
+  options.fp8_lm_head = false;  // a cast to FP8 would bring the infinities back to the largest finite value
+  const auto engine = setup.engine(options);
   ASSERT_TRUE(engine->train_step(setup.batch(0), 1e-3, 1.0).ok);
   const State before = state_bytes(*engine);
   // Weights so large that the logits overflow.
@@ -232,7 +234,7 @@ HostBatch with_garbage(HostBatch batch) {
 TEST(Tail, GarbageChangesNoBit) {
   for (RecipeKind recipe : kAllRecipes) {
     // 1 token beyond a multiple of 128, a full batch but one, and a single supervised document.
-    Setup setup("qwen2", {{100, 29}, {127}, {2}});
+    Fixture setup("qwen2", {{100, 29}, {127}, {2}});
     const auto clean = setup.engine(bf16_options(recipe)), dirty = setup.engine(bf16_options(recipe));
     for (std::size_t step = 0; step < 3; ++step) {
       const HostBatch garbage = with_garbage(setup.batches[step].host);
@@ -249,7 +251,7 @@ TEST(Tail, GarbageChangesNoBit) {
 // What an earlier, larger batch left in the arena and in the device's batch is not seen.
 TEST(Tail, StaleMemoryChangesNoBit) {
   for (RecipeKind recipe : kAllRecipes) {
-    Setup setup("llama_tied", {{60, 50, 40, 100}, {33, 10}});
+    Fixture setup("llama_tied", {{60, 50, 40, 100}, {33, 10}});
     EngineOptions options = bf16_options(recipe);
     options.fp8_start = Fp8Start::te;
     const auto fresh = setup.engine(options), used = setup.engine(options);
@@ -263,7 +265,7 @@ TEST(Tail, StaleMemoryChangesNoBit) {
 // The same tokens in a batch of a larger capacity.
 TEST(Tail, CapacityChangesNoBit) {
   for (RecipeKind recipe : kAllRecipes) {
-    Setup setup("llama_untied", {{33, 10}, {300}});
+    Fixture setup("llama_untied", {{33, 10}, {300}});
     HostBatch roomy = setup.batches[0].host;
     roomy.capacity = setup.batches[1].host.capacity;
     for (auto* values : {&roomy.tokens, &roomy.labels, &roomy.positions, &roomy.supervised_rows}) {
@@ -281,7 +283,7 @@ TEST(Tail, CapacityChangesNoBit) {
 
 TEST(RecomputeLevels, GiveIdenticalBytes) {
   for (RecipeKind recipe : kAllRecipes) {
-    Setup setup("qwen2", {{40, 50, 60}, {20, 70}});
+    Fixture setup("qwen2", {{40, 50, 60}, {20, 70}});
     State wanted;
     HfTensors gradients;
     for (Recompute level : kRecomputeLevels) {
@@ -302,7 +304,7 @@ TEST(RecomputeLevels, GiveIdenticalBytes) {
 }
 
 TEST(RecomputeLevels, EachNeedsNoMoreMemoryThanTheOneBefore) {
-  Setup setup("qwen2", {{200, 300}});
+  Fixture setup("qwen2", {{200, 300}});
   std::size_t before = std::numeric_limits<std::size_t>::max();
   for (Recompute level : kRecomputeLevels) {
     EngineOptions options = bf16_options(RecipeKind::standard);
@@ -317,7 +319,7 @@ TEST(RecomputeLevels, EachNeedsNoMoreMemoryThanTheOneBefore) {
 
 TEST(ArenaOfTheEngine, IsUsedUpToThePlannedPeak) {
   for (RecipeKind recipe : kAllRecipes) {
-    Setup setup("llama_tied", {{100}, {300, 20}});
+    Fixture setup("llama_tied", {{100}, {300, 20}});
     EngineOptions options = bf16_options(recipe);
     options.eval_limits = setup.limits;
     const auto engine = setup.engine(options);
@@ -334,7 +336,7 @@ TEST(ArenaOfTheEngine, IsUsedUpToThePlannedPeak) {
 }
 
 TEST(ArenaOfTheEngine, WhatWasNotPlannedThrows) {
-  Setup setup("llama_tied", {{100}, {300, 20}});
+  Fixture setup("llama_tied", {{100}, {300, 20}});
   const auto engine = setup.engine(bf16_options(RecipeKind::none));
   HostBatch other = random_batch(engine->config(), {200}, 3).host;
   other.cu_seqlens.resize(setup.batches[0].host.cu_seqlens.size(), other.counts.num_tokens);
@@ -349,7 +351,7 @@ TEST(ArenaOfTheEngine, WhatWasNotPlannedThrows) {
 
 // A step that throws half-way leaves an engine that can go on.
 TEST(ArenaOfTheEngine, SurvivesAnException) {
-  Setup setup("llama_tied", {{100}});
+  Fixture setup("llama_tied", {{100}});
   const auto engine = setup.engine(bf16_options(RecipeKind::none)), untouched = setup.engine(bf16_options(RecipeKind::none));
   HostBatch bad = setup.batches[0].host;
   bad.labels[0] = static_cast<std::int32_t>(engine->config().vocab_size);
@@ -363,7 +365,7 @@ TEST(ArenaOfTheEngine, SurvivesAnException) {
 
 TEST(Evaluation, IsInHighPrecisionAndChangesNothing) {
   for (RecipeKind recipe : kAllRecipes) {
-    Setup setup("llama_untied", {{100, 50}});
+    Fixture setup("llama_untied", {{100, 50}});
     EngineOptions options = bf16_options(recipe), bf16 = bf16_options(RecipeKind::none);
     options.eval_limits = bf16.eval_limits = setup.limits;
     const auto engine = setup.engine(options), plain = setup.engine(bf16);
@@ -390,7 +392,7 @@ TEST(Ledger, SaysTheFormatsThatRan) {
                         {RecipeKind::current, DType::e5m2, DType::e5m2, Scaling::tensor, true}};
   for (const Want& want : wants) {
     for (bool head : {false, true}) {
-      Setup setup("llama_tied", {{100}});
+      Fixture setup("llama_tied", {{100}});
       EngineOptions options = bf16_options(want.recipe);
       options.fp8_lm_head = head;
       const auto engine = setup.engine(options);
@@ -418,7 +420,7 @@ TEST(Ledger, SaysTheFormatsThatRan) {
       EXPECT_NEAR(ledger.fp8_share(), head ? 1.0 : layers / (layers + head_work), 1e-9);
     }
   }
-  Setup setup("llama_tied", {{100}});
+  Fixture setup("llama_tied", {{100}});
   const auto bf16 = setup.engine(bf16_options(RecipeKind::none));
   ASSERT_TRUE(bf16->train_step(setup.batch(0), 1e-3, 1.0).ok);
   EXPECT_EQ(bf16->ledger().fp8_share(), 0.0);
@@ -427,7 +429,7 @@ TEST(Ledger, SaysTheFormatsThatRan) {
 // A recipe's first step is one of sane scales: with calibration no code saturates and none is lost, so that the loss of
 // step 0 is as near to bf16's as just-in-time scaling brings it.
 TEST(Fp8Start, CalibratedScalesAreThoseOfTheFirstBatch) {
-  Setup setup("llama_tied", {{100}});
+  Fixture setup("llama_tied", {{100}});
   EngineOptions delayed = bf16_options(RecipeKind::hybrid), current = bf16_options(RecipeKind::current);
   const auto a = setup.engine(delayed), b = setup.engine(current);
   // The same formats and, by the calibration, the same scales: the same bits.

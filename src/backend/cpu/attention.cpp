@@ -31,8 +31,8 @@ std::int64_t worker_floats(const AttentionShape& shape, std::int64_t tokens) {
 
 // scores: [rows, ld], row r belongs to query first + r and sees keys 0..first + r; becomes exp(scale * s - max), zero
 // behind the diagonal up to `columns`. sums, maxima: [rows]
-LLMFP8_CLONES void softmax_rows(float* scores, std::int64_t ld, std::int64_t rows, std::int64_t first, std::int64_t columns, float scale,
-                                float* sums, float* maxima) {
+LLMFP8_CLONES void softmax_rows(float* scores, std::int64_t ld, std::int64_t rows, std::int64_t first,
+                                std::int64_t columns, float scale, float* sums, float* maxima) {
   for (std::int64_t r = 0; r < rows; ++r) {
     float* s = scores + r * ld;
     const std::int64_t n = first + r + 1;
@@ -46,14 +46,15 @@ LLMFP8_CLONES void softmax_rows(float* scores, std::int64_t ld, std::int64_t row
 }
 
 template <typename A>
-LLMFP8_CLONES void pack_document(const A* keys, const A* values, std::int64_t stride, std::int64_t length, std::int64_t head_dim,
-                                 const Workspace& work) {
+LLMFP8_CLONES void pack_document(const A* keys, const A* values, std::int64_t stride, std::int64_t length,
+                                 std::int64_t head_dim, const Workspace& work) {
   pack_transposed(keys, stride, length, head_dim, work.keys, pad_columns(length));
   pack_rows(values, stride, length, head_dim, work.values);
 }
 
 template <typename A>
-LLMFP8_CLONES void pack_queries(const A* queries, std::int64_t stride, std::int64_t rows, std::int64_t head_dim, float* to) {
+LLMFP8_CLONES void pack_queries(const A* queries, std::int64_t stride, std::int64_t rows, std::int64_t head_dim,
+                                float* to) {
   pack_rows(queries, stride, rows, head_dim, to);
 }
 
@@ -73,8 +74,9 @@ void run_task(const AttentionArgs& args, const AttentionTask& task, const Worksp
   const std::int64_t dim = shape.head_dim, padded = pad_columns(dim), group = shape.num_heads / shape.num_kv_heads;
   const std::int64_t stride = args.qkv.row_stride, keys_of_task = task.last_query, ld = pad_columns(keys_of_task);
   const A* document = row_of<const A>(args.qkv, task.begin);
-  pack_document(document + (shape.num_heads + task.kv_head) * dim, document + (shape.num_heads + shape.num_kv_heads + task.kv_head) * dim,
-                stride, keys_of_task, dim, work);
+  pack_document(document + (shape.num_heads + task.kv_head) * dim,
+                document + (shape.num_heads + shape.num_kv_heads + task.kv_head) * dim, stride, keys_of_task, dim,
+                work);
   float sums[kQueryRows], maxima[kQueryRows];
   for (std::int64_t head = task.kv_head * group; head < (task.kv_head + 1) * group; ++head) {
     for (std::int64_t q = task.first_query; q < task.last_query; q += kQueryRows) {
@@ -98,7 +100,8 @@ std::size_t attention_scratch_bytes(const AttentionArgs& args, int workers) {
 
 void attention(const AttentionArgs& args, void* scratch, int workers) {
   const AttentionShape& shape = args.shape;
-  const std::int64_t rows = args.qkv.rows(), live = live_rows(args.num_tokens, rows), longest = longest_document(shape, rows);
+  const std::int64_t rows = args.qkv.rows(), live = live_rows(args.num_tokens, rows),
+                     longest = longest_document(shape, rows);
   const std::int64_t floats = worker_floats(shape, rows);
   const auto tasks = attention_tasks(shape, args.cu_seqlens, live, longest, kChunkQueries);
   with_activation(args.qkv.dtype, [&](auto a) {

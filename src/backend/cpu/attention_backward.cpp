@@ -9,7 +9,7 @@ namespace llmfp8::cpu {
 namespace {
 
 struct Workspace {
-  float *keys, *keys_t, *values_t, *d_keys, *d_values;  // of a document
+  float *keys, *keys_t, *values_t, *d_keys, *d_values;           // of a document
   float *queries, *d_out, *out, *d_queries, *scores, *d_scores;  // of kQueryRows rows
 
   Workspace(ScratchCutter& scratch, std::int64_t head_dim, std::int64_t length) {
@@ -31,8 +31,8 @@ std::int64_t worker_floats(const AttentionShape& shape, std::int64_t tokens) {
 }
 
 template <typename A>
-LLMFP8_CLONES void pack_document(const A* keys, const A* values, std::int64_t stride, std::int64_t length, std::int64_t head_dim,
-                                 const Workspace& work) {
+LLMFP8_CLONES void pack_document(const A* keys, const A* values, std::int64_t stride, std::int64_t length,
+                                 std::int64_t head_dim, const Workspace& work) {
   pack_rows(keys, stride, length, head_dim, work.keys);
   pack_transposed(keys, stride, length, head_dim, work.keys_t, pad_columns(length));
   pack_transposed(values, stride, length, head_dim, work.values_t, pad_columns(length));
@@ -42,13 +42,14 @@ LLMFP8_CLONES void pack_document(const A* keys, const A* values, std::int64_t st
 
 // Queries, dO and O of one block, and D = rowsum(dO * O) → sums [rows].
 template <typename A>
-LLMFP8_CLONES void pack_block(const AttentionBackwardArgs& args, std::int64_t first_row, std::int64_t head, std::int64_t rows,
-                              const Workspace& work, float* sums) {
+LLMFP8_CLONES void pack_block(const AttentionBackwardArgs& args, std::int64_t first_row, std::int64_t head,
+                              std::int64_t rows, const Workspace& work, float* sums) {
   const std::int64_t dim = args.shape.head_dim, padded = pad_columns(dim);
   pack_rows(row_of<const A>(args.qkv, first_row) + head * dim, args.qkv.row_stride, rows, dim, work.queries);
   pack_rows(row_of<const A>(args.d_out, first_row) + head * dim, args.d_out.row_stride, rows, dim, work.d_out);
   pack_rows(row_of<const A>(args.out, first_row) + head * dim, args.out.row_stride, rows, dim, work.out);
-  for (std::int64_t r = 0; r < rows; ++r) sums[r] = static_cast<float>(dot(work.d_out + r * padded, work.out + r * padded, padded));
+  for (std::int64_t r = 0; r < rows; ++r)
+    sums[r] = static_cast<float>(dot(work.d_out + r * padded, work.out + r * padded, padded));
 }
 
 // scores → P, d_scores (dO V^T) → dS; zero behind the diagonal.
@@ -89,8 +90,8 @@ void run_task(const AttentionBackwardArgs& args, const AttentionTask& task, cons
       pack_block<A>(args, task.begin + q, head, rows, work, sums);
       mini_gemm({rows, columns, dim, work.queries, padded, 1, work.keys_t, ld, work.scores, ld, false});
       mini_gemm({rows, columns, dim, work.d_out, padded, 1, work.values_t, ld, work.d_scores, ld, false});
-      gradient_rows(work.scores, work.d_scores, ld, rows, q, columns, shape.scale, row_of<float>(args.lse, head) + task.begin + q,
-                    sums);
+      gradient_rows(work.scores, work.d_scores, ld, rows, q, columns, shape.scale,
+                    row_of<float>(args.lse, head) + task.begin + q, sums);
       mini_gemm({keys, padded, rows, work.scores, 1, ld, work.d_out, padded, work.d_values, padded, true});
       mini_gemm({keys, padded, rows, work.d_scores, 1, ld, work.queries, padded, work.d_keys, padded, true});
       mini_gemm({rows, padded, keys, work.d_scores, ld, 1, work.keys, padded, work.d_queries, padded, false});
@@ -109,7 +110,8 @@ std::size_t attention_backward_scratch_bytes(const AttentionBackwardArgs& args, 
 
 void attention_backward(const AttentionBackwardArgs& args, void* scratch, int workers) {
   const AttentionShape& shape = args.shape;
-  const std::int64_t rows = args.qkv.rows(), live = live_rows(args.num_tokens, rows), longest = longest_document(shape, rows);
+  const std::int64_t rows = args.qkv.rows(), live = live_rows(args.num_tokens, rows),
+                     longest = longest_document(shape, rows);
   const std::int64_t floats = worker_floats(shape, rows);
   const auto tasks = attention_tasks(shape, args.cu_seqlens, live, longest, longest);
   with_activation(args.qkv.dtype, [&](auto a) {

@@ -56,10 +56,12 @@ LLMFP8_CLONES void attend(const A* query, const A* keys, const A* values, std::i
 template <typename A>
 void decode_head(const AttentionDecodeArgs& args, std::int64_t b, std::int64_t kv_head) {
   const AttentionShape& shape = args.shape;
-  const std::int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads, step = shape.num_kv_heads * dim;
+  const std::int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads,
+                     step = shape.num_kv_heads * dim;
   const std::int64_t position = args.positions.as<std::int32_t>()[b], slot = args.slots.as<std::int32_t>()[b];
   CHECK(slot >= 0 && slot < args.k_cache.rows() && position >= 0 && (position + 1) * step <= args.k_cache.cols(),
-        "attention_decode: slot {}, position {} of a cache [{}, {}]", slot, position, args.k_cache.rows(), args.k_cache.cols() / step);
+        "attention_decode: slot {}, position {} of a cache [{}, {}]", slot, position, args.k_cache.rows(),
+        args.k_cache.cols() / step);
   const A* qkv = row_of<const A>(args.qkv, b);
   A* keys = row_of<A>(args.k_cache, slot) + kv_head * dim;
   A* values = row_of<A>(args.v_cache, slot) + kv_head * dim;
@@ -73,7 +75,8 @@ void decode_head(const AttentionDecodeArgs& args, std::int64_t b, std::int64_t k
 }  // namespace
 
 void attention_decode(const AttentionDecodeArgs& args) {
-  CHECK(args.shape.head_dim <= kMaxHeadDim, "attention_decode: head_dim {}, at most {}", args.shape.head_dim, kMaxHeadDim);
+  CHECK(args.shape.head_dim <= kMaxHeadDim, "attention_decode: head_dim {}, at most {}", args.shape.head_dim,
+        kMaxHeadDim);
   const std::int64_t heads = args.shape.num_kv_heads;
   with_activation(args.qkv.dtype, [&](auto a) {
     parallel_for(args.positions.numel() * heads, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -94,7 +97,8 @@ void cache_fill(const CacheFillArgs& args) {
         if (length <= 0) continue;
         CHECK(bounds[doc] >= 0 && bounds[doc + 1] <= args.qkv.rows() && slot >= 0 && slot < args.k_cache.rows() &&
                   length * step <= args.k_cache.cols(),
-              "cache_fill: {} tokens into slot {} of a cache [{}, {}]", length, slot, args.k_cache.rows(), args.k_cache.cols() / step);
+              "cache_fill: {} tokens into slot {} of a cache [{}, {}]", length, slot, args.k_cache.rows(),
+              args.k_cache.cols() / step);
         for (std::int64_t i = 0; i < length; ++i) {
           const A* keys = row_of<const A>(args.qkv, bounds[doc] + i) + shape.num_heads * shape.head_dim;
           copy_head(keys, row_of<A>(args.k_cache, slot) + i * step, step);

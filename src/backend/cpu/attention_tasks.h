@@ -23,22 +23,26 @@ struct AttentionTask {
 };
 
 // chunk: queries of one task at most. Costly tasks come first, so that threads finish together.
-inline std::vector<AttentionTask> attention_tasks(const AttentionShape& shape, const Tensor& cu_seqlens, std::int64_t live,
-                                                  std::int64_t max_length, std::int64_t chunk) {
+inline std::vector<AttentionTask> attention_tasks(const AttentionShape& shape, const Tensor& cu_seqlens,
+                                                  std::int64_t live, std::int64_t max_length, std::int64_t chunk) {
   std::vector<AttentionTask> tasks;
   const std::int32_t* bounds = cu_seqlens.as<std::int32_t>();
   for (std::int64_t doc = 0; doc + 1 < cu_seqlens.numel(); ++doc) {
     const std::int64_t begin = std::clamp<std::int64_t>(bounds[doc], 0, live);
     const std::int64_t length = std::clamp<std::int64_t>(bounds[doc + 1], begin, live) - begin;
-    CHECK(length <= max_length, "attention: document {} has {} tokens, at most {} were announced", doc, length, max_length);
+    CHECK(length <= max_length, "attention: document {} has {} tokens, at most {} were announced", doc, length,
+          max_length);
     for (std::int64_t first = 0; first < length; first += chunk) {
       for (std::int64_t head = 0; head < shape.num_kv_heads; ++head) {
         tasks.push_back({begin, length, head, first, std::min(length, first + chunk)});
       }
     }
   }
-  const auto cost = [](const AttentionTask& t) { return (t.last_query - t.first_query) * (t.last_query + t.first_query); };
-  std::stable_sort(tasks.begin(), tasks.end(), [&](const AttentionTask& a, const AttentionTask& b) { return cost(a) > cost(b); });
+  const auto cost = [](const AttentionTask& t) {
+    return (t.last_query - t.first_query) * (t.last_query + t.first_query);
+  };
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [&](const AttentionTask& a, const AttentionTask& b) { return cost(a) > cost(b); });
   return tasks;
 }
 
@@ -46,11 +50,12 @@ inline std::vector<AttentionTask> attention_tasks(const AttentionShape& shape, c
 template <typename Body>
 void run_tasks(const std::vector<AttentionTask>& tasks, int workers, const Body& body) {
   std::atomic<std::size_t> next{0};
-  parallel_for(std::min<std::int64_t>(workers, static_cast<std::int64_t>(tasks.size())), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t worker = begin; worker < end; ++worker) {
-      for (std::size_t i = next++; i < tasks.size(); i = next++) body(tasks[i], worker);
-    }
-  });
+  parallel_for(std::min<std::int64_t>(workers, static_cast<std::int64_t>(tasks.size())), 1,
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t worker = begin; worker < end; ++worker) {
+                   for (std::size_t i = next++; i < tasks.size(); i = next++) body(tasks[i], worker);
+                 }
+               });
 }
 
 inline std::int64_t longest_document(const AttentionShape& shape, std::int64_t tokens) {
@@ -85,8 +90,8 @@ LLMFP8_INLINE void pack_rows(const A* from, std::int64_t stride, std::int64_t ro
 
 // rows x head_dim of A at `from` → f32 [head_dim, ld], columns at and beyond `rows` zero.
 template <typename A>
-LLMFP8_INLINE void pack_transposed(const A* from, std::int64_t stride, std::int64_t rows, std::int64_t head_dim, float* to,
-                                   std::int64_t ld) {
+LLMFP8_INLINE void pack_transposed(const A* from, std::int64_t stride, std::int64_t rows, std::int64_t head_dim,
+                                   float* to, std::int64_t ld) {
   for (std::int64_t r = 0; r < ld; r += 16) {
     const std::int64_t live = std::clamp<std::int64_t>(rows - r, 0, 16);
     for (std::int64_t i = 0; i < head_dim; ++i) {

@@ -13,7 +13,8 @@
 namespace llmfp8 {
 namespace {
 
-constexpr std::size_t kMapFrom = std::size_t{1} << 20;  // bytes; from here on pages come from the system, zeroed when touched
+constexpr std::size_t kMapFrom = std::size_t{1}
+                                 << 20;  // bytes; from here on pages come from the system, zeroed when touched
 
 std::string processor_name() {
   std::ifstream in("/proc/cpuinfo");
@@ -46,7 +47,8 @@ class CpuBackend : public Backend {
     capabilities_.matmul = engine_.describe();
     capabilities_.fp8_tensor = {true, "emulated exactly"};
     capabilities_.mxfp8 = {true, "emulated exactly"};
-    capabilities_.memory_bytes = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
+    capabilities_.memory_bytes =
+        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
   }
 
   std::string_view name() const override { return "cpu"; }
@@ -62,8 +64,12 @@ class CpuBackend : public Backend {
   void synchronize(Event&) override {}
   void synchronize(Stream&) override {}
 
-  void copy_to_device(void* device, const void* host, std::size_t bytes, Stream&) override { std::memcpy(device, host, bytes); }
-  void copy_to_host(void* host, const void* device, std::size_t bytes, Stream&) override { std::memcpy(host, device, bytes); }
+  void copy_to_device(void* device, const void* host, std::size_t bytes, Stream&) override {
+    std::memcpy(device, host, bytes);
+  }
+  void copy_to_host(void* host, const void* device, std::size_t bytes, Stream&) override {
+    std::memcpy(host, device, bytes);
+  }
 
   std::unique_ptr<Ops> create_ops(Stream&, Arena& arena) override {
     return std::make_unique<cpu::CpuOps>(arena, engine_, num_threads());

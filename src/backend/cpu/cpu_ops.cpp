@@ -10,17 +10,27 @@ namespace llmfp8::cpu {
 Usages CpuOps::usages(Scaling scaling) const { return {true, scaling == Scaling::mx_1x32}; }
 
 std::size_t CpuOps::scratch_bytes(const GemmArgs& args) const { return gemm_scratch_bytes(args, engine_); }
-std::size_t CpuOps::scratch_bytes(const EmbeddingBackwardArgs& args) const { return embedding_backward_scratch_bytes(args); }
-std::size_t CpuOps::scratch_bytes(const RmsnormBackwardArgs& args) const { return rmsnorm_backward_scratch_bytes(args); }
+std::size_t CpuOps::scratch_bytes(const EmbeddingBackwardArgs& args) const {
+  return embedding_backward_scratch_bytes(args);
+}
+std::size_t CpuOps::scratch_bytes(const RmsnormBackwardArgs& args) const {
+  return rmsnorm_backward_scratch_bytes(args);
+}
 std::size_t CpuOps::scratch_bytes(const AttentionArgs& args) const { return attention_scratch_bytes(args, workers_); }
-std::size_t CpuOps::scratch_bytes(const AttentionBackwardArgs& args) const { return attention_backward_scratch_bytes(args, workers_); }
+std::size_t CpuOps::scratch_bytes(const AttentionBackwardArgs& args) const {
+  return attention_backward_scratch_bytes(args, workers_);
+}
 
 void CpuOps::do_zero(const Tensor& out) { cpu::zero(out); }
 void CpuOps::do_copy(const Tensor& from, const Tensor& to) { cpu::copy(from, to); }
 void CpuOps::do_embedding(const EmbeddingArgs& args) { cpu::embedding(args); }
-void CpuOps::do_embedding_backward(const EmbeddingBackwardArgs& args, void* scratch) { cpu::embedding_backward(args, scratch); }
+void CpuOps::do_embedding_backward(const EmbeddingBackwardArgs& args, void* scratch) {
+  cpu::embedding_backward(args, scratch);
+}
 void CpuOps::do_rmsnorm(const RmsnormArgs& args) { cpu::rmsnorm(args); }
-void CpuOps::do_rmsnorm_backward(const RmsnormBackwardArgs& args, void* scratch) { cpu::rmsnorm_backward(args, scratch); }
+void CpuOps::do_rmsnorm_backward(const RmsnormBackwardArgs& args, void* scratch) {
+  cpu::rmsnorm_backward(args, scratch);
+}
 void CpuOps::do_rope(const RopeArgs& args) { cpu::rope(args); }
 void CpuOps::do_swiglu(const SwigluArgs& args) { cpu::swiglu(args); }
 void CpuOps::do_swiglu_backward(const SwigluBackwardArgs& args) { cpu::swiglu_backward(args); }
@@ -35,7 +45,8 @@ void CpuOps::do_bias_backward(const BiasBackwardArgs& args) { cpu::bias_backward
 void CpuOps::do_gather_rows(const GatherRowsArgs& args) { cpu::gather_rows(args); }
 void CpuOps::do_scatter_rows(const ScatterRowsArgs& args) { cpu::scatter_rows(args); }
 void CpuOps::do_cross_entropy(const CrossEntropyArgs& args) { cpu::cross_entropy(args); }
-void CpuOps::do_accumulate_loss(const Tensor& token_loss, const Tensor& count, std::int64_t row_offset, StepScalars* scalars) {
+void CpuOps::do_accumulate_loss(const Tensor& token_loss, const Tensor& count, std::int64_t row_offset,
+                                StepScalars* scalars) {
   cpu::accumulate_loss(token_loss, count, row_offset, scalars);
 }
 void CpuOps::do_sample(const SampleArgs& args) { cpu::sample(args); }

@@ -40,7 +40,8 @@ class CpuOps : public Ops {
   void do_gather_rows(const GatherRowsArgs& args) override;
   void do_scatter_rows(const ScatterRowsArgs& args) override;
   void do_cross_entropy(const CrossEntropyArgs& args) override;
-  void do_accumulate_loss(const Tensor& token_loss, const Tensor& count, std::int64_t row_offset, StepScalars* scalars) override;
+  void do_accumulate_loss(const Tensor& token_loss, const Tensor& count, std::int64_t row_offset,
+                          StepScalars* scalars) override;
   void do_sample(const SampleArgs& args) override;
   void do_amax(const Tensor& x, const Tensor& num_rows, const Tensor& amax) override;
   void do_quantize(const Tensor& x, const Tensor& num_rows, const QTensor& out) override;

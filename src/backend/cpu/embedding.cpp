@@ -10,8 +10,8 @@ constexpr int kPositionBits = 32;
 
 // entries: u64 [n], sorted: token << 32 | position. Adds the groups that begin in [begin, end).
 template <typename A, typename G>
-LLMFP8_CLONES void add_groups(const EmbeddingBackwardArgs& args, const std::uint64_t* entries, std::int64_t n, std::int64_t begin,
-                              std::int64_t end) {
+LLMFP8_CLONES void add_groups(const EmbeddingBackwardArgs& args, const std::uint64_t* entries, std::int64_t n,
+                              std::int64_t begin, std::int64_t end) {
   const std::int64_t cols = args.d_out.cols();
   constexpr int kColumns = 256;
   double total[kColumns];
@@ -52,8 +52,8 @@ void embedding(const EmbeddingArgs& args) {
           zero_row<A>(args.out, row);
           continue;
         }
-        CHECK(tokens[row] >= 0 && tokens[row] < args.table.rows(), "embedding: token {} at {}, the table has {} rows", tokens[row],
-              row, args.table.rows());
+        CHECK(tokens[row] >= 0 && tokens[row] < args.table.rows(), "embedding: token {} at {}, the table has {} rows",
+              tokens[row], row, args.table.rows());
         std::memcpy(static_cast<void*>(row_of<A>(args.out, row)), row_of<const A>(args.table, tokens[row]), bytes);
       }
     });
@@ -71,8 +71,8 @@ void embedding_backward(const EmbeddingBackwardArgs& args, void* scratch) {
   std::uint64_t* entries = static_cast<std::uint64_t*>(scratch);
   const std::int32_t* tokens = args.tokens.as<std::int32_t>();
   for (std::int64_t row = 0; row < live; ++row) {
-    CHECK(tokens[row] >= 0 && tokens[row] < table.rows(), "embedding_backward: token {} at {}, the table has {} rows", tokens[row],
-          row, table.rows());
+    CHECK(tokens[row] >= 0 && tokens[row] < table.rows(), "embedding_backward: token {} at {}, the table has {} rows",
+          tokens[row], row, table.rows());
     entries[row] = static_cast<std::uint64_t>(tokens[row]) << kPositionBits | static_cast<std::uint64_t>(row);
   }
   std::sort(entries, entries + live);

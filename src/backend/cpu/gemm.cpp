@@ -36,7 +36,8 @@ Plan plan_of(const GemmArgs& args, const MatmulEngine& engine) {
   plan.images = quantized || (args.a.format == DType::bf16 && engine.image_dtype() != DType::bf16);
   plan.in = plan.images ? engine.image_dtype() : args.a.format;
   const bool scaled = args.a.scaling == Scaling::tensor || args.b.scaling == Scaling::tensor;
-  const bool in_place = args.addend.defined() && args.addend.data == args.out.data && args.out.dtype == DType::f32 && wgrad;
+  const bool in_place =
+      args.addend.defined() && args.addend.data == args.out.data && args.out.dtype == DType::f32 && wgrad;
   const bool plain = !scaled && !args.bias.defined() && (!args.addend.defined() || in_place);
   plan.direct = plain && (args.out.dtype == DType::f32 || plan.in == DType::bf16);
   const std::int64_t rows = std::min(plan.m, kPanelRows), cols = std::min(plan.n, kPanelColumns);
@@ -153,7 +154,8 @@ void gemm(const GemmArgs& args, const MatmulEngine& engine, void* scratch) {
 
   const bool mx = args.a.scaling == Scaling::mx_1x32;
   const OperandView a{&args.a, !wgrad, mx && wgrad, k, live};
-  const OperandView b{&args.b, args.pass == GemmPass::fprop, mx && args.pass != GemmPass::fprop, k, wgrad ? live : args.b.shape[0]};
+  const OperandView b{&args.b, args.pass == GemmPass::fprop, mx && args.pass != GemmPass::fprop, k,
+                      wgrad ? live : args.b.shape[0]};
   for (const OperandView* v : {&a, &b}) {
     CHECK((v->columnwise ? v->matrix->columnwise : v->matrix->rowwise).defined(), "gemm: an operand lacks its {} form",
           v->columnwise ? "columnwise" : "rowwise");
@@ -175,7 +177,8 @@ void gemm(const GemmArgs& args, const MatmulEngine& engine, void* scratch) {
       call.m = std::min(panel_rows, m - row);
       call.a = place(a.panel(row, call.m), plan, base, &call.lda);
       if (plan.direct) {
-        call.c = args.out.as<std::byte>() + (row * args.out.row_stride + col) * static_cast<std::int64_t>(size_bytes(args.out.dtype));
+        call.c = args.out.as<std::byte>() +
+                 (row * args.out.row_stride + col) * static_cast<std::int64_t>(size_bytes(args.out.dtype));
         call.ldc = args.out.row_stride;
         call.out = args.out.dtype;
         call.accumulate = args.addend.defined();

@@ -23,7 +23,8 @@ std::byte* row_bytes(const Tensor& t, std::int64_t row) {
 
 // A NaN among the logits reaches the sum, and so the loss and the gradient.
 template <typename A>
-LLMFP8_CLONES void cross_entropy_rows(const CrossEntropyArgs& args, std::int64_t live, std::int64_t begin, std::int64_t end) {
+LLMFP8_CLONES void cross_entropy_rows(const CrossEntropyArgs& args, std::int64_t live, std::int64_t begin,
+                                      std::int64_t end) {
   const std::int64_t vocab = args.logits.cols();
   float x[kChunk];
   for (std::int64_t row = begin; row < end; ++row) {
@@ -49,11 +50,13 @@ LLMFP8_CLONES void cross_entropy_rows(const CrossEntropyArgs& args, std::int64_t
       total += sum(x, n);
     }
     const double log_total = std::log(total);
-    loss = static_cast<float>(log_total - (static_cast<double>(as_float(logits[label])) - static_cast<double>(largest)));
+    loss =
+        static_cast<float>(log_total - (static_cast<double>(as_float(logits[label])) - static_cast<double>(largest)));
     if (!args.with_gradient) continue;
     const float inverse = static_cast<float>(1.0 / total);
     const float at_label = fast_exp(as_float(logits[label]) - largest) * inverse - 1.0f;
-    for (std::int64_t i = 0; i < vocab; ++i) logits[i] = from_float<A>(fast_exp(as_float(logits[i]) - largest) * inverse);
+    for (std::int64_t i = 0; i < vocab; ++i)
+      logits[i] = from_float<A>(fast_exp(as_float(logits[i]) - largest) * inverse);
     logits[label] = from_float<A>(at_label);
   }
 }
@@ -82,7 +85,8 @@ std::int32_t draw_token(const SampleArgs& args, const A* logits, std::int64_t ro
   std::vector<double> mass(static_cast<std::size_t>(vocab));
   double total = 0.0;
   for (std::int64_t i = 0; i < vocab; ++i) {
-    const double p = std::exp((static_cast<double>(as_float(logits[i])) - largest) / static_cast<double>(args.temperature));
+    const double p =
+        std::exp((static_cast<double>(as_float(logits[i])) - largest) / static_cast<double>(args.temperature));
     mass[static_cast<std::size_t>(i)] = p;
     total += p;
   }
@@ -122,7 +126,8 @@ void gather_rows(const GatherRowsArgs& args) {
         std::memset(row_bytes(args.out, row), 0, bytes);
         continue;
       }
-      CHECK(index[row] >= 0 && index[row] < row_count(args.x), "gather_rows: row {} of {}", index[row], row_count(args.x));
+      CHECK(index[row] >= 0 && index[row] < row_count(args.x), "gather_rows: row {} of {}", index[row],
+            row_count(args.x));
       std::memcpy(row_bytes(args.out, row), row_bytes(args.x, index[row]), bytes);
     }
   });
@@ -133,7 +138,8 @@ void scatter_rows(const ScatterRowsArgs& args) {
   const std::size_t bytes = static_cast<std::size_t>(row_width(args.out)) * size_bytes(args.out.dtype);
   const std::int32_t* index = args.index.as<std::int32_t>() + args.row_offset;
   for (std::int64_t row = 0; row < live; ++row) {
-    CHECK(index[row] >= 0 && index[row] < row_count(args.out), "scatter_rows: row {} of {}", index[row], row_count(args.out));
+    CHECK(index[row] >= 0 && index[row] < row_count(args.out), "scatter_rows: row {} of {}", index[row],
+          row_count(args.out));
     std::memcpy(row_bytes(args.out, index[row]), row_bytes(args.x, row), bytes);
   }
 }

@@ -14,7 +14,7 @@ namespace llmfp8::cpu {
 struct Matmul {
   std::int64_t m = 0, n = 0, k = 0;
   const void* a = nullptr;
-  std::int64_t lda = 0;     // elements from one stored row to the next
+  std::int64_t lda = 0;  // elements from one stored row to the next
   bool a_transposed = false;
   const void* b = nullptr;
   std::int64_t ldb = 0;

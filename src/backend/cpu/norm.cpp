@@ -82,9 +82,8 @@ LLMFP8_CLONES void backward_block(const RmsnormBackwardArgs& args, std::int64_t 
 void rmsnorm(const RmsnormArgs& args) {
   const std::int64_t rows = args.x.rows(), live = live_rows(args.num_rows, rows);
   with_activation(args.x.dtype, [&](auto a) {
-    parallel_for(rows, row_grain(args.x.cols()), [&](std::int64_t begin, std::int64_t end) {
-      forward_rows<decltype(a)>(args, live, begin, end);
-    });
+    parallel_for(rows, row_grain(args.x.cols()),
+                 [&](std::int64_t begin, std::int64_t end) { forward_rows<decltype(a)>(args, live, begin, end); });
   });
 }
 

@@ -81,12 +81,23 @@ class OnednnMatmul : public MatmulEngine {
 
   void run(const Matmul& call) const override {
     num_threads();  // the first call sets OpenMP's count, which oneDNN follows
-    const Llmfp8OnednnMatmul raw{call.m,   call.n,   call.k,   call.a,           call.b,           call.c,          call.lda,
-                                 call.ldb, call.ldc, call.a_transposed, call.b_transposed, call.accumulate, call.in == DType::bf16,
+    const Llmfp8OnednnMatmul raw{call.m,
+                                 call.n,
+                                 call.k,
+                                 call.a,
+                                 call.b,
+                                 call.c,
+                                 call.lda,
+                                 call.ldb,
+                                 call.ldc,
+                                 call.a_transposed,
+                                 call.b_transposed,
+                                 call.accumulate,
+                                 call.in == DType::bf16,
                                  call.out == DType::bf16};
     char message[256] = {};
-    CHECK(module().run(&raw, message, sizeof message) == 0, "oneDNN: product of [{}, {}] and [{}, {}] in {}: {}", call.m, call.k,
-          call.k, call.n, name(call.in), message);
+    CHECK(module().run(&raw, message, sizeof message) == 0, "oneDNN: product of [{}, {}] and [{}, {}] in {}: {}",
+          call.m, call.k, call.k, call.n, name(call.in), message);
   }
 
  private:
@@ -102,7 +113,8 @@ double seconds(const MatmulEngine& engine, DType type) {
   try {
     for (int i = 0; i < 8; ++i) {
       const auto start = std::chrono::steady_clock::now();
-      engine.run({kSize, kSize, kSize, a.data(), kSize, false, b.data(), kSize, false, c.data(), kSize, false, type, DType::f32});
+      engine.run({kSize, kSize, kSize, a.data(), kSize, false, b.data(), kSize, false, c.data(), kSize, false, type,
+                  DType::f32});
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       if (i > 0) best = std::min(best, took.count());
     }

@@ -19,7 +19,7 @@ LLMFP8_INLINE std::uint16_t select(bool condition, std::uint16_t a, std::uint16_
 template <DType Format>
 LLMFP8_INLINE std::uint16_t decode_bits(std::uint8_t code) {
   constexpr bool kE4M3 = Format == DType::e4m3;
-  constexpr int kShift = kE4M3 ? 4 : 5;                       // from the format's mantissa to bf16's
+  constexpr int kShift = kE4M3 ? 4 : 5;  // from the format's mantissa to bf16's
   constexpr std::uint16_t kRebias = (kE4M3 ? 120 : 112) << 7;
   constexpr std::uint16_t kSmallestNormal = kE4M3 ? 8 : 4;
   constexpr std::uint16_t kOne = kE4M3 ? 118 << 7 : 111 << 7;  // code 1: 2^-9, 2^-16
@@ -28,7 +28,8 @@ LLMFP8_INLINE std::uint16_t decode_bits(std::uint8_t code) {
   const std::uint16_t normal = static_cast<std::uint16_t>((magnitude << kShift) + kRebias);
   const std::uint16_t from2 = static_cast<std::uint16_t>(kOne + 128 + ((magnitude - 2) << 6));
   std::uint16_t bits = select(magnitude >= 2, from2, select(magnitude == 1, kOne, 0));
-  if constexpr (kE4M3) bits = select(magnitude >= 4, static_cast<std::uint16_t>(kOne + 256 + ((magnitude - 4) << 5)), bits);
+  if constexpr (kE4M3)
+    bits = select(magnitude >= 4, static_cast<std::uint16_t>(kOne + 256 + ((magnitude - 4) << 5)), bits);
   bits = select(magnitude >= kSmallestNormal, normal, bits);
   if constexpr (kE4M3) {
     bits = select(magnitude == 0x7F, 0x7FC0, bits);
@@ -39,7 +40,9 @@ LLMFP8_INLINE std::uint16_t decode_bits(std::uint8_t code) {
 }
 
 LLMFP8_INLINE void put(std::uint16_t bits, bf16& out) { out.bits = bits; }
-LLMFP8_INLINE void put(std::uint16_t bits, float& out) { out = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+LLMFP8_INLINE void put(std::uint16_t bits, float& out) {
+  out = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 template <DType Format>
 LLMFP8_INLINE float decode(std::uint8_t code) {
@@ -60,7 +63,8 @@ template <DType Format, typename Out>
 LLMFP8_CLONES void mx_rows(const Panel& panel, Out* out, std::int64_t begin, std::int64_t end) {
   for (std::int64_t r = begin; r < end; ++r) {
     const std::uint8_t* codes = row_of<const std::uint8_t>(panel.matrix->rowwise, panel.row + r) + panel.col;
-    const std::uint8_t* scales = row_of<const std::uint8_t>(panel.matrix->rowwise_scale_inv, panel.row + r) + panel.col / kBlock;
+    const std::uint8_t* scales =
+        row_of<const std::uint8_t>(panel.matrix->rowwise_scale_inv, panel.row + r) + panel.col / kBlock;
     for (std::int64_t c = 0; c < panel.cols; c += kBlock) {
       const float scale = decode_e8m0(scales[c / kBlock]);
       const std::uint8_t* __restrict from = codes + c;
@@ -81,7 +85,8 @@ LLMFP8_CLONES void mx_columns(const Panel& panel, Out* out, std::int64_t begin, 
       const std::int64_t n = std::min<std::int64_t>(kChunk, panel.cols - c);
       for (std::int64_t i = 0; i < n; ++i) scales[i] = decode_e8m0(scale_codes[c + i]);
       for (std::int64_t row = r; row < last; ++row) {
-        const std::uint8_t* __restrict from = row_of<const std::uint8_t>(panel.matrix->columnwise, panel.row + row) + panel.col + c;
+        const std::uint8_t* __restrict from =
+            row_of<const std::uint8_t>(panel.matrix->columnwise, panel.row + row) + panel.col + c;
         Out* __restrict to = out + row * panel.cols + c;
         for (std::int64_t i = 0; i < n; ++i) to[i] = from_float<Out>(decode<Format>(from[i]) * scales[i]);
       }

@@ -13,7 +13,7 @@ struct Panel {
   const QTensor* matrix = nullptr;
   bool columnwise = false;  // MXFP8: the codes with blocks down the columns
   std::int64_t row = 0, rows = 0, col = 0, cols = 0;
-  std::int64_t live = 0;    // rows of the matrix at and beyond it are zero
+  std::int64_t live = 0;  // rows of the matrix at and beyond it are zero
 };
 
 // out: bf16 | f32 [rows, cols], contiguous. Per-tensor codes give decode(code), exact in bf16; the scale is the epilogue's.

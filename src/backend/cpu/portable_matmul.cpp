@@ -13,7 +13,8 @@ namespace {
 constexpr std::int64_t kRows = 128, kColumns = 256, kDepth = 256;  // of a block of c, and of k at a time
 
 template <typename T>
-LLMFP8_CLONES void pack_rows(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
+LLMFP8_CLONES void pack_rows(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to,
+                             std::int64_t to_ld) {
   for (std::int64_t r = 0; r < rows; ++r) {
     load(from + r * ld, to + r * to_ld, cols);
     std::fill(to + r * to_ld + cols, to + (r + 1) * to_ld, 0.0f);
@@ -22,7 +23,8 @@ LLMFP8_CLONES void pack_rows(const T* from, std::int64_t ld, std::int64_t rows, 
 
 // from is stored [cols, rows].
 template <typename T>
-LLMFP8_CLONES void pack_transposed(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
+LLMFP8_CLONES void pack_transposed(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to,
+                                   std::int64_t to_ld) {
   for (std::int64_t c = 0; c < cols; ++c) {
     for (std::int64_t r = 0; r < rows; ++r) to[r * to_ld + c] = as_float(from[c * ld + r]);
   }
@@ -36,7 +38,8 @@ struct Buffers {
 
 template <typename In, typename Out>
 void block(const Matmul& call, std::int64_t row, std::int64_t col, Buffers& buffers) {
-  const std::int64_t rows = std::min(kRows, call.m - row), cols = std::min(kColumns, call.n - col), padded = pad_columns(cols);
+  const std::int64_t rows = std::min(kRows, call.m - row), cols = std::min(kColumns, call.n - col),
+                     padded = pad_columns(cols);
   const In* a = static_cast<const In*>(call.a);
   const In* b = static_cast<const In*>(call.b);
   Out* c = static_cast<Out*>(call.c) + row * call.ldc + col;

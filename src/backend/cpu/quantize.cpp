@@ -41,7 +41,8 @@ LLMFP8_CLONES std::uint32_t amax_rows(const Tensor& x, std::int64_t begin, std::
 
 // Per-tensor codes of rows [begin, end); returns the bits of their amax.
 template <typename A, DType Format>
-LLMFP8_CLONES std::uint32_t tensor_rows(const Tensor& x, const QTensor& out, float scale, std::int64_t begin, std::int64_t end) {
+LLMFP8_CLONES std::uint32_t tensor_rows(const Tensor& x, const QTensor& out, float scale, std::int64_t begin,
+                                        std::int64_t end) {
   float buffer[kChunk];
   std::uint8_t codes[kChunk];
   std::uint32_t best = 0;
@@ -51,7 +52,8 @@ LLMFP8_CLONES std::uint32_t tensor_rows(const Tensor& x, const QTensor& out, flo
       load(row_of<const A>(x, row) + c, buffer, n);
       best = std::max(best, amax_bits(buffer, n));
       for (std::int64_t i = 0; i < n; ++i) codes[i] = encode<Format>(buffer[i] * scale);
-      if (out.rowwise.defined()) std::memcpy(row_of<std::uint8_t>(out.rowwise, row) + c, codes, static_cast<std::size_t>(n));
+      if (out.rowwise.defined())
+        std::memcpy(row_of<std::uint8_t>(out.rowwise, row) + c, codes, static_cast<std::size_t>(n));
       if (out.columnwise.defined()) {
         for (std::int64_t i = 0; i < n; ++i) row_of<std::uint8_t>(out.columnwise, c + i)[row] = codes[i];
       }
@@ -87,7 +89,8 @@ LLMFP8_CLONES std::uint32_t mx_rows(const Tensor& x, const QTensor& out, std::in
 
 // One scale per 32 rows of a column; a task is 32 rows. Rows at and beyond `live` count as zero.
 template <typename A, DType Format>
-LLMFP8_CLONES std::uint32_t mx_columns(const Tensor& x, std::int64_t live, const QTensor& out, std::int64_t begin, std::int64_t end) {
+LLMFP8_CLONES std::uint32_t mx_columns(const Tensor& x, std::int64_t live, const QTensor& out, std::int64_t begin,
+                                       std::int64_t end) {
   float buffer[kChunk];
   std::uint32_t amax[kChunk];
   float multiplier[kChunk];
@@ -128,9 +131,8 @@ LLMFP8_CLONES std::uint32_t mx_columns(const Tensor& x, std::int64_t live, const
 std::uint32_t measure(const Tensor& x, std::int64_t live) {
   std::atomic<std::uint32_t> best{0};
   with_activation(x.dtype, [&](auto a) {
-    parallel_for(live, row_grain(x.cols()), [&](std::int64_t begin, std::int64_t end) {
-      raise(best, amax_rows<decltype(a)>(x, begin, end));
-    });
+    parallel_for(live, row_grain(x.cols()),
+                 [&](std::int64_t begin, std::int64_t end) { raise(best, amax_rows<decltype(a)>(x, begin, end)); });
   });
   return best.load();
 }
@@ -154,7 +156,8 @@ void quantize_tensor(const Tensor& x, std::int64_t live, const QTensor& out) {
     raise(best, tensor_rows<A, Format>(x, out, scale, begin, end));
   });
   combine(out.amax, best.load());
-  for (std::int64_t row = live; out.rowwise.defined() && row < x.rows(); ++row) zero_row<std::uint8_t>(out.rowwise, row);
+  for (std::int64_t row = live; out.rowwise.defined() && row < x.rows(); ++row)
+    zero_row<std::uint8_t>(out.rowwise, row);
   for (std::int64_t col = 0; out.columnwise.defined() && col < x.cols(); ++col) {
     std::memset(row_of<std::uint8_t>(out.columnwise, col) + live, 0, static_cast<std::size_t>(x.rows() - live));
   }
@@ -164,9 +167,8 @@ template <typename A, DType Format>
 void quantize_mx(const Tensor& x, std::int64_t live, const QTensor& out) {
   std::atomic<std::uint32_t> best{0};
   if (out.rowwise.defined()) {
-    parallel_for(live, row_grain(x.cols()), [&](std::int64_t begin, std::int64_t end) {
-      raise(best, mx_rows<A, Format>(x, out, begin, end));
-    });
+    parallel_for(live, row_grain(x.cols()),
+                 [&](std::int64_t begin, std::int64_t end) { raise(best, mx_rows<A, Format>(x, out, begin, end)); });
     for (std::int64_t row = live; row < x.rows(); ++row) {
       zero_row<std::uint8_t>(out.rowwise, row);
       zero_row<std::uint8_t>(out.rowwise_scale_inv, row);

@@ -26,7 +26,8 @@ LLMFP8_CLONES void sum_columns(const BiasBackwardArgs& args, std::int64_t live, 
   double total[kColumns];
   for (std::int64_t block = begin; block < end; ++block) {
     const std::int64_t c = block * kColumns, width = std::min<std::int64_t>(kColumns, cols - c);
-    for (std::int64_t k = 0; k < width; ++k) total[k] = args.d_bias.accumulate ? static_cast<double>(as_float(out[c + k])) : 0.0;
+    for (std::int64_t k = 0; k < width; ++k)
+      total[k] = args.d_bias.accumulate ? static_cast<double>(as_float(out[c + k])) : 0.0;
     for (std::int64_t row = 0; row < live; ++row) {
       const A* from = row_of<const A>(args.dy, row) + c;
       for (std::int64_t k = 0; k < width; ++k) total[k] += static_cast<double>(as_float(from[k]));
@@ -64,8 +65,8 @@ void copy(const Tensor& from, const Tensor& to) {
     const std::int64_t size = static_cast<std::int64_t>(size_bytes(from.dtype));
     parallel_for(rows, row_grain(cols), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        std::memcpy(to.as<std::byte>() + row * to.row_stride * size, from.as<std::byte>() + row * from.row_stride * size,
-                    static_cast<std::size_t>(cols * size));
+        std::memcpy(to.as<std::byte>() + row * to.row_stride * size,
+                    from.as<std::byte>() + row * from.row_stride * size, static_cast<std::size_t>(cols * size));
       }
     });
     return;
@@ -78,13 +79,14 @@ void copy(const Tensor& from, const Tensor& to) {
       using From = decltype(f);
       using To = decltype(t);
       if (!flat) {
-        parallel_for(rows, row_grain(cols), [&](std::int64_t begin, std::int64_t end) { convert_rows<From, To>(from, to, begin, end); });
+        parallel_for(rows, row_grain(cols),
+                     [&](std::int64_t begin, std::int64_t end) { convert_rows<From, To>(from, to, begin, end); });
         return;
       }
       parallel_for((total + width - 1) / width, 4, [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t first = begin * width, n = std::min(total, end * width) - first;
-        convert_rows<From, To>(Tensor(from.as<From>() + first, from.dtype, Shape{n}), Tensor(to.as<To>() + first, to.dtype, Shape{n}),
-                               0, 1);
+        convert_rows<From, To>(Tensor(from.as<From>() + first, from.dtype, Shape{n}),
+                               Tensor(to.as<To>() + first, to.dtype, Shape{n}), 0, 1);
       });
     });
   });
@@ -109,7 +111,8 @@ void accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) {
   with_activation(grad.dtype, [&](auto g) {
     using G = decltype(g);
     parallel_for(parts, 4, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t p = begin; p < end; ++p) sums[p] = squares_of(grad.as<const G>() + p * part, std::min(part, n - p * part));
+      for (std::int64_t p = begin; p < end; ++p)
+        sums[p] = squares_of(grad.as<const G>() + p * part, std::min(part, n - p * part));
     });
   });
   double total = 0.0;

@@ -16,7 +16,8 @@ LLMFP8_CLONES void rotate_rows(const RopeArgs& args, std::int64_t live, std::int
       continue;
     }
     const std::int32_t position = args.positions.as<std::int32_t>()[row];
-    CHECK(position >= 0 && position < args.cos_sin.rows(), "rope: position {}, the table has {}", position, args.cos_sin.rows());
+    CHECK(position >= 0 && position < args.cos_sin.rows(), "rope: position {}, the table has {}", position,
+          args.cos_sin.rows());
     const float* cosines = row_of<const float>(args.cos_sin, position);
     const float* sines = cosines + half;
     for (std::int64_t head = 0; head < args.num_heads + args.num_kv_heads; ++head) {
@@ -36,9 +37,8 @@ LLMFP8_CLONES void rotate_rows(const RopeArgs& args, std::int64_t live, std::int
 void rope(const RopeArgs& args) {
   const std::int64_t rows = args.qkv.rows(), live = live_rows(args.num_tokens, rows);
   with_activation(args.qkv.dtype, [&](auto a) {
-    parallel_for(rows, row_grain(args.qkv.cols()), [&](std::int64_t begin, std::int64_t end) {
-      rotate_rows<decltype(a)>(args, live, begin, end);
-    });
+    parallel_for(rows, row_grain(args.qkv.cols()),
+                 [&](std::int64_t begin, std::int64_t end) { rotate_rows<decltype(a)>(args, live, begin, end); });
   });
 }
 

@@ -27,7 +27,8 @@ void finish_gradient(StepScalars* scalars) {
   s.inv_denominator = s.num_supervised > 0 ? static_cast<float>(1.0 / denominator) : 0.0f;
   const double norm = s.num_supervised > 0 ? std::sqrt(s.grad_sum_squares) / denominator : 0.0;
   s.grad_norm = static_cast<float>(norm);
-  const double coefficient = s.max_grad_norm > 0.0f ? std::min(1.0, static_cast<double>(s.max_grad_norm) / (norm + 1e-6)) : 1.0;
+  const double coefficient =
+      s.max_grad_norm > 0.0f ? std::min(1.0, static_cast<double>(s.max_grad_norm) / (norm + 1e-6)) : 1.0;
   s.grad_scale = s.num_supervised > 0 ? static_cast<float>(coefficient / denominator) : 0.0f;
   // The sum is asked too: with nothing supervised the norm is zero whatever the gradient holds.
   const bool finite = std::isfinite(s.loss_sum) && std::isfinite(s.grad_sum_squares) && std::isfinite(s.grad_norm);

@@ -161,7 +161,9 @@ inline std::int64_t live_rows(const Tensor& count, std::int64_t rows, std::int64
 }
 
 // Rows of a piece of a parallel loop: enough work to be worth waking a thread.
-inline std::int64_t row_grain(std::int64_t cols) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, cols)); }
+inline std::int64_t row_grain(std::int64_t cols) {
+  return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, cols));
+}
 
 // body(float()) or body(bf16()).
 template <typename Body>

@@ -26,7 +26,8 @@ LLMFP8_CLONES void forward_rows(const SwigluArgs& args, std::int64_t live, std::
 
 // d_gate_up may be gate_up: a chunk is read whole before it is written.
 template <typename A>
-LLMFP8_CLONES void backward_rows(const SwigluBackwardArgs& args, std::int64_t live, std::int64_t begin, std::int64_t end) {
+LLMFP8_CLONES void backward_rows(const SwigluBackwardArgs& args, std::int64_t live, std::int64_t begin,
+                                 std::int64_t end) {
   const std::int64_t cols = args.dy.cols();
   float g[kChunk], u[kChunk], dy[kChunk];
   for (std::int64_t row = begin; row < end; ++row) {
@@ -59,18 +60,16 @@ LLMFP8_CLONES void backward_rows(const SwigluBackwardArgs& args, std::int64_t li
 void swiglu(const SwigluArgs& args) {
   const std::int64_t rows = args.y.rows(), live = live_rows(args.num_rows, rows);
   with_activation(args.y.dtype, [&](auto a) {
-    parallel_for(rows, row_grain(args.y.cols()), [&](std::int64_t begin, std::int64_t end) {
-      forward_rows<decltype(a)>(args, live, begin, end);
-    });
+    parallel_for(rows, row_grain(args.y.cols()),
+                 [&](std::int64_t begin, std::int64_t end) { forward_rows<decltype(a)>(args, live, begin, end); });
   });
 }
 
 void swiglu_backward(const SwigluBackwardArgs& args) {
   const std::int64_t rows = args.dy.rows(), live = live_rows(args.num_rows, rows);
   with_activation(args.dy.dtype, [&](auto a) {
-    parallel_for(rows, row_grain(args.dy.cols()), [&](std::int64_t begin, std::int64_t end) {
-      backward_rows<decltype(a)>(args, live, begin, end);
-    });
+    parallel_for(rows, row_grain(args.dy.cols()),
+                 [&](std::int64_t begin, std::int64_t end) { backward_rows<decltype(a)>(args, live, begin, end); });
   });
 }
 

@@ -1,5 +1,5 @@
-// The flags of one subcommand, written as those of train_fp8: --flag value, --flag=value, --switch, --no-switch. Each is
-// declared once, with its default (what the variable holds), range and help. Called by the subcommands.
+// The flags of one subcommand, written as those of train_fp8: --flag value, --flag=value, --switch, --no-switch. Each
+// is declared once, with its default (what the variable holds), range and help. Called by the subcommands.
 #pragma once
 
 #include <cstdint>

@@ -84,8 +84,9 @@ Entry create(Library& lib, const Llmfp8OnednnMatmul& call) {
 void run(const Llmfp8OnednnMatmul& call) {
   Library& lib = library();
   const std::lock_guard lock(lib.mutex);
-  const Key key{call.m,   call.n,   call.k,           call.lda,           call.ldb,         call.ldc,
-                call.a_transposed, call.b_transposed, call.accumulate, call.in_bf16, call.out_bf16};
+  const Key key{
+      call.m,          call.n,       call.k,       call.lda, call.ldb, call.ldc, call.a_transposed, call.b_transposed,
+      call.accumulate, call.in_bf16, call.out_bf16};
   auto found = lib.entries.find(key);
   if (found == lib.entries.end()) {
     if (lib.entries.size() >= kMaxEntries) lib.entries.clear();
@@ -99,10 +100,11 @@ void run(const Llmfp8OnednnMatmul& call) {
     lib.scratch_bytes = lib.scratch != nullptr ? rounded : 0;
     if (lib.scratch == nullptr) throw std::bad_alloc();
   }
-  entry.primitive.execute(lib.stream, {{DNNL_ARG_SRC, dnnl::memory(entry.a, lib.engine, const_cast<void*>(call.a))},
-                                       {DNNL_ARG_WEIGHTS, dnnl::memory(entry.b, lib.engine, const_cast<void*>(call.b))},
-                                       {DNNL_ARG_DST, dnnl::memory(entry.c, lib.engine, call.c)},
-                                       {DNNL_ARG_SCRATCHPAD, dnnl::memory(entry.scratch, lib.engine, lib.scratch.get())}});
+  entry.primitive.execute(lib.stream,
+                          {{DNNL_ARG_SRC, dnnl::memory(entry.a, lib.engine, const_cast<void*>(call.a))},
+                           {DNNL_ARG_WEIGHTS, dnnl::memory(entry.b, lib.engine, const_cast<void*>(call.b))},
+                           {DNNL_ARG_DST, dnnl::memory(entry.c, lib.engine, call.c)},
+                           {DNNL_ARG_SCRATCHPAD, dnnl::memory(entry.scratch, lib.engine, lib.scratch.get())}});
   lib.stream.wait();
 }
 
@@ -130,7 +132,8 @@ __attribute__((visibility("default"))) int llmfp8_onednn_describe(char* text, st
   });
 }
 
-__attribute__((visibility("default"))) int llmfp8_onednn_matmul(const Llmfp8OnednnMatmul* call, char* message, std::size_t message_bytes) {
+__attribute__((visibility("default"))) int llmfp8_onednn_matmul(const Llmfp8OnednnMatmul* call, char* message,
+                                                                std::size_t message_bytes) {
   return guarded(message, message_bytes, [&] { run(*call); });
 }
 }

@@ -1,0 +1,37 @@
+// The models that a run keeps on its way: checkpoints/step-N every --save_interval steps, and checkpoint_best by evaluation
+// loss for train_multi_gpu. Each is a whole HF folder; the optimizer's state is not in it yet.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <vector>
+
+namespace llmfp8 {
+
+class ModelSnapshots {
+ public:
+  // write: puts the present model into the folder it is given (see params/export.h).
+  using Write = std::function<void(const std::filesystem::path& folder)>;
+
+  // keep: how many step-N folders stay (0: all).
+  ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Write write)
+      : run_folder_(run_folder), keep_(keep), write_(std::move(write)) {}
+
+  // Older ones are removed only after the new one has been written and read back.
+  void save_step(std::int64_t step);
+  // Replaces checkpoint_best where the loss is below every one before.
+  void offer_best(double eval_loss);
+
+ private:
+  // Written under a temporary name, then renamed: a folder with the final name is whole.
+  void write_whole(const std::filesystem::path& folder);
+
+  std::filesystem::path run_folder_;
+  std::int64_t keep_;
+  Write write_;
+  std::vector<std::filesystem::path> steps_;  // oldest first
+  double best_loss_ = std::numeric_limits<double>::infinity();
+};
+
+}  // namespace llmfp8
