@@ -2,8 +2,6 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PROGRAMS := train_fp8 train_multi_gpu llm-fp8
-# ctest runs JOBS tests at once, each with threads of its own: waiting threads must not spin.
-TEST_ENV := OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := build
 .PHONY: build demo demo-recipes test bench format fuzz asan bundle clean setup-%
@@ -22,7 +20,7 @@ demo-recipes: setup-demo build
 test: setup-test
 	@cmake --preset release -DLLMFP8_TESTS=ON --log-level=WARNING >/dev/null
 	@cmake --build build --parallel $(JOBS)
-	@$(TEST_ENV) ctest --test-dir build --output-on-failure --no-tests=error --parallel $(JOBS) \
+	@ctest --test-dir build --output-on-failure --no-tests=error --parallel $(JOBS) \
 	  --output-junit $(CURDIR)/build/test-results.xml
 
 bench: setup-demo build
@@ -35,7 +33,7 @@ format: setup-format
 asan: setup-test
 	@cmake --preset asan --log-level=WARNING >/dev/null
 	@cmake --build build-asan --parallel $(JOBS)
-	@$(TEST_ENV) UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-asan --output-on-failure --no-tests=error \
+	@UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-asan --output-on-failure --no-tests=error \
 	  --parallel $(JOBS) --label-exclude no_asan
 
 # Every fuzzer for FUZZ_SECONDS.

@@ -12,7 +12,7 @@ if(CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
 endif()
 
-find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Threads REQUIRED)
 add_library(llmfp8_flags INTERFACE)
 target_include_directories(llmfp8_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # -ffp-contract=off: a fused multiply-add where the source has none would make results depend on the instruction set.

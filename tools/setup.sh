@@ -10,7 +10,7 @@ say() { echo "setup: $*"; }
 die() { echo "error: $*" >&2; exit 1; }
 
 packages=(g++ cmake ninja-build ccache make git ca-certificates xz-utils python3 python3-venv
-  libdnnl-dev libpcre2-dev libutf8proc-dev libfmt-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev)
+  libdnnl-dev libpcre2-dev libutf8proc-dev libfmt-dev nlohmann-json3-dev libyaml-cpp-dev)
 wheels=(build)
 case $mode in
   build) ;;
@@ -18,7 +18,7 @@ case $mode in
   demo) packages+=(python3-dev) wheels+=(demo) ;;  # python3-dev: one of the demo's wheels is C source
   bundle) packages+=(patchelf binutils file) ;;
   format) packages=(git clang-format) wheels=() ;;
-  fuzz) packages+=(libgtest-dev clang libclang-rt-14-dev libomp-dev) ;;
+  fuzz) packages+=(libgtest-dev clang libclang-rt-14-dev) ;;
   *) die "tools/setup.sh $mode: unknown mode; one of build, test, demo, bundle, format, fuzz is wanted" ;;
 esac
 

@@ -228,7 +228,7 @@ void declare_training(Declarations& d) {
           "micro-batches per optimizer step; one denominator over all of them");
   d.whole("num_epochs", &RunConfig::num_epochs, {.fallback = 3, .least = 1}, "passes over the training rows");
   d.whole("max_steps", &RunConfig::max_steps, {.zero = "no limit"}, "stop after N optimizer steps");
-  d.whole("eval_interval", &RunConfig::eval_interval, {.fallback = 1, .least = 1}, "evaluate every N epochs");
+  d.whole("eval_interval", &RunConfig::eval_interval, {.fallback = 1, .zero = "never"}, "evaluate every N epochs");
   d.whole("eval_max_rows", &RunConfig::eval_max_rows, {.zero = "all"}, "evaluate the first N held-out rows");
   d.whole("seed", &RunConfig::seed, {.fallback = 42}, "drives split, order and stochastic rounding");
 }

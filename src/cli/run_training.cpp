@@ -1,5 +1,6 @@
 #include "cli/run_training.h"
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -8,7 +9,9 @@
 
 #include "cli/run_config.h"
 #include "core/log.h"
+#include "report/metric_names.h"
 #include "report/tensorboard.h"
+#include "report/text_table.h"
 #include "train/interrupt.h"
 #include "train/trainer.h"
 
@@ -33,10 +36,11 @@ std::string run_name(const RunConfig& config) {
 
 void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   Metrics& metrics = trainer.metrics();
-  metrics.add(std::make_unique<ConsoleSink>(console));
+  metrics.add(std::make_unique<ConsoleSink>(console, config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames));
+  // First what may fail outside the output folder, so that it stays as it was.
+  metrics.add(std::make_unique<TensorboardSink>(std::filesystem::path(config.log_dir) / run_name(config)));
   metrics.add(std::make_unique<JsonlSink>(trainer.folder().metrics_file(), FileMode::replace));
   metrics.add(std::make_unique<SummarySink>(trainer.folder().summary_file()));
-  metrics.add(std::make_unique<TensorboardSink>(std::filesystem::path(config.log_dir) / run_name(config)));
   if (config.use_wandb) {
     log::warning("--use_wandb: W&B is not built yet; the same values are written to {} and TensorBoard",
                  trainer.folder().metrics_file().string());
@@ -85,13 +89,19 @@ int run(Program program, int argc, const char* const* argv) {
 }  // namespace
 
 int training_main(Program program, int argc, const char* const* argv) {
+  // A file above the limit of `ulimit -f` then is a failed write, which is reported, instead of the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return run(program, argc, argv);
   } catch (const Error& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
+    // The message may quote a file's text.
+    std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
     return error.kind() == ErrorKind::usage ? 2 : 1;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: out of memory\n");
+    return 1;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
+    std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
     return 1;
   }
 }

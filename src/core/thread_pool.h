@@ -1,10 +1,9 @@
-// Parallel loops over all cores. Built on OpenMP because oneDNN uses OpenMP too: one team of threads serves both, and
-// they never spin against each other.
+// Parallel loops over all cores. A pool of our own rather than OpenMP's: its threads look for work for some microseconds
+// and then sleep, where OpenMP's spin for milliseconds and starve whatever else runs.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <utility>
 
 namespace llmfp8 {
 

@@ -75,7 +75,8 @@ TokenizedDataset tokenize_dataset(const Dataset& dataset, const SplitRows& split
         "{}: not one token of the training rows is supervised (max_seq_length {} cuts every answer off?)", where,
         encoder.options().max_seq_length);
   if (!split.train.empty() && result.train.supervised_share() < kFewSupervised)
-    log::warning("only {:.2f} % of the training tokens are supervised", 100 * result.train.supervised_share());
+    log::warning("only {:.2f} % of the training tokens are supervised; look at --loss_on, --max_seq_length and the data set's columns",
+                 100 * result.train.supervised_share());
   result.train.arrange(split.train);
   result.held_out.arrange(split.test);
   return result;

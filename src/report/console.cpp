@@ -46,9 +46,8 @@ std::string without_control_characters(std::string text) {
   return text;
 }
 
-std::string number_text(double value) {
-  if (value != 0.0 && (std::abs(value) < 1e-3 || std::abs(value) >= 1e7)) return fmt::format("{:.3e}", value);
-  return std::abs(value) >= 1000.0 ? fmt::format("{:.0f}", value) : fmt::format("{:.4f}", value);
+std::string number_text(double value, int decimals) {
+  return decimals < 0 ? fmt::format("{:.3g}", value) : fmt::format("{:.{}f}", value, decimals);
 }
 
 }  // namespace
@@ -175,16 +174,26 @@ void Console::finish() {
   std::fflush(options_.file);
 }
 
-void ConsoleSink::log(const MetricRecord& record) {
-  std::string text = fmt::format("step {}:", record.step);
-  std::string_view separator = " ";
-  for (const auto& [name, value] : record.values) {
-    text += fmt::format("{}{} {}", separator, name, number_text(value));
-    separator = ", ";
-  }
-  console_.line(text);
-}
+ConsoleSink::ConsoleSink(Console& console, const MetricNames& names)
+    : console_(console),
+      shown_{{names.loss, "loss ", "", 4},
+             {names.learning_rate, "lr ", "", -1},
+             {names.grad_norm, "grad norm ", "", 4},
+             {names.tokens_per_second, "", " tokens/s", 0},
+             {names.eval_loss, "evaluation loss ", "", 4},
+             {names.eval_perplexity, "perplexity ", "", 2},
+             {names.eval_tokens, "", " tokens", 0}} {}
 
-void ConsoleSink::text(const std::string& name, const std::string& value) { console_.line(name + ": " + value); }
+void ConsoleSink::log(const MetricRecord& record) {
+  std::string text;
+  for (const Shown& shown : shown_) {
+    const auto value = std::find_if(record.values.begin(), record.values.end(),
+                                    [&](const auto& entry) { return entry.first == shown.name; });
+    if (value == record.values.end()) continue;
+    text += fmt::format("{}{}{}{}", text.empty() ? "" : ", ", shown.before, number_text(value->second, shown.decimals),
+                        shown.after);
+  }
+  if (!text.empty()) console_.line(fmt::format("step {}: {}", record.step, text));
+}
 
 }  // namespace llmfp8

@@ -9,7 +9,10 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "report/metric_names.h"
 #include "report/metrics.h"
 
 namespace llmfp8 {
@@ -65,17 +68,25 @@ class Console {
   double last_draw_ = 0.0;
 };
 
-// One line per record: "step 50: Train/Loss 1.2345, Train/Perplexity 3.437, …", and every text. The console outlives
-// the sink.
+// One short line per record, "step 50: loss 1.2345, lr 1.41e-05, grad norm 0.8512, 5321 tokens/s": what somebody looks at
+// while a run goes on. Everything else is in metrics.jsonl. The console outlives the sink.
 class ConsoleSink : public MetricsSink {
  public:
-  explicit ConsoleSink(Console& console) : console_(console) {}
+  ConsoleSink(Console& console, const MetricNames& names);
   void log(const MetricRecord& record) override;
   void summary(const std::string&, double) override {}
-  void text(const std::string& name, const std::string& value) override;
+  void text(const std::string&, const std::string&) override {}
 
  private:
+  struct Shown {
+    std::string_view name;    // as logged
+    std::string_view before;  // the number
+    std::string_view after;
+    int decimals;             // -1: three significant digits
+  };
+
   Console& console_;
+  std::vector<Shown> shown_;  // in the order of printing
 };
 
 // "45s", "3m 20s", "2h 05m", "3d 04h".

@@ -229,15 +229,15 @@ std::string last_number(std::string_view text) {
     seen_slash = seen_slash || c == '/';
     --begin;
   }
+  std::string number(text.substr(begin, last - begin));
   // A sign, unless it is a subtraction or a hyphen: "5-3", "covid-19".
   std::size_t sign = begin;
   if (sign > 0 && text[sign - 1] == '$') --sign;
   if (sign > 0 && text[sign - 1] == '-') {
     const char before = sign > 1 ? text[sign - 2] : ' ';
-    if (!is_digit(before) && !is_letter(before) && before != ')')
-      return "-" + std::string(text.substr(begin, last - begin));
+    if (!is_digit(before) && !is_letter(before) && before != ')') number.insert(number.begin(), '-');
   }
-  return std::string(text.substr(begin, last - begin));
+  return number;
 }
 
 }  // namespace

@@ -13,6 +13,10 @@ class RunFolder {
   // Creates the folder and proves that it can be written. Throws Error: it holds a finished run or a model and overwrite
   // is off; it is a file; it is not writable. Changes nothing in that case.
   RunFolder(const std::filesystem::path& folder, bool overwrite);
+  // Removes what the constructor created where nothing has been written into it.
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
@@ -23,6 +27,7 @@ class RunFolder {
 
  private:
   std::filesystem::path path_;
+  bool created_ = false;
 };
 
 }  // namespace llmfp8

@@ -1,14 +1,13 @@
 #include "train/run_inputs.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/log.h"
 #include "hub/hub_cache.h"
 
 namespace llmfp8 {
 namespace {
-
-constexpr double kLittleSupervised = 0.02;
 
 void check_vocabulary(const RunInputs& inputs) {
   const std::int64_t vocab = inputs.model->config().vocab_size;
@@ -24,20 +23,14 @@ void report_rows(const RunInputs& inputs) {
   const TokenStore& train = inputs.rows->train;
   log::info("training rows: {}", train.summary());
   if (const std::string faults = inputs.rows->fault_summary(); !faults.empty()) log::warning("{}", faults);
-  if (train.supervised_share() < kLittleSupervised) {
-    log::warning("only {:.2f} % of the training tokens are supervised; look at --loss_on and the data set's columns",
-                 100.0 * train.supervised_share());
-  }
 }
 
 }  // namespace
 
 Tokenizer open_tokenizer(const WeightSource& model) {
+  if (std::filesystem::is_directory(model.origin())) return Tokenizer::from_folder(model.origin());
   const auto files = model.companion_files();
-  const auto tokenizer = files.find("tokenizer.json");
-  CHECK(tokenizer != files.end(), "{}: there is no tokenizer.json", model.origin());
-  const auto config = files.find("tokenizer_config.json");
-  return Tokenizer::from_json(tokenizer->second, config == files.end() ? "" : config->second, model.origin());
+  return Tokenizer::from_json(files.at("tokenizer.json"), files.at("tokenizer_config.json"), model.origin());
 }
 
 RunInputs open_run_inputs(const RunConfig& config, Console& console) {
@@ -49,7 +42,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   DatasetOptions dataset_options;
   dataset_options.text_field = config.dataset_text_field;
   dataset_options.num_of_samples = config.num_of_samples;
-  inputs.dataset = std::make_unique<Dataset>(open_dataset(resolve_dataset(config.dataset_name), config.split_name, dataset_options));
+  inputs.dataset = std::make_unique<Dataset>(open_dataset(resolve_dataset(config.dataset_name, config.weights_cache_dir), config.split_name, dataset_options));
   CHECK(inputs.dataset->rows() >= 2, "--dataset_name {}: split {} has {} row, at least 2 are wanted (one is held out)",
         config.dataset_name, config.split_name, inputs.dataset->rows());
 

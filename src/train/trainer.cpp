@@ -36,7 +36,10 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
   return options;
 }
 
-std::string gigabytes(std::size_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9); }
+std::string memory_text(std::size_t bytes) {
+  const double size = static_cast<double>(bytes);
+  return size < 1e9 ? fmt::format("{:.1f} MB", size / 1e6) : fmt::format("{:.2f} GB", size / 1e9);
+}
 
 }  // namespace
 
@@ -73,7 +76,6 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
     export_model(export_, engine_->params(), *backend_, engine_->stream(), folder);
   });
   print_header();
-  folder_.write_run(run_json("started"));
 }
 
 Trainer::~Trainer() = default;
@@ -90,9 +92,10 @@ void Trainer::print_header() const {
   if (config_.weight_update == WeightUpdate::python) {
     log::warning("--weight_update python rounds weights to nearest as the Python stack does: small updates are lost");
   }
-  log::info("steps: {} ({} a epoch) of {} x {} = {} rows, no padding ({:.1f} % of the positions are spare); template {}", total_steps_,
-            loader.steps_per_epoch(), config_.batch_size, config_.gradient_accumulation_steps, effective,
-            100.0 * loader.padding_share(), inputs_.chat_template->name());
+  log::info("steps: {} ({} an epoch, {} epoch{}), {} rows each (batch {} x accumulation {}), not padded", total_steps_, loader.steps_per_epoch(),
+            config_.num_epochs, config_.num_epochs == 1 ? "" : "s", effective, config_.batch_size, config_.gradient_accumulation_steps);
+  log::info("chat template: {}; the loss counts {}", inputs_.chat_template->name(),
+            config_.loss_on == LossOn::completion ? "the completion only" : "every token");
   if (config_.packing) {
     log::info("--packing fills batches of {} tokens: {} steps an epoch, {} without", config_.batch_size * config_.max_seq_length,
               loader.steps_per_epoch(), loader.unpacked_steps_per_epoch());
@@ -101,11 +104,11 @@ void Trainer::print_header() const {
   TextTable table({{"memory", Align::left}, {"size", Align::right}});
   std::size_t total = 0;
   for (const MemoryLine& line : engine_->memory()) {
-    table.add_row({line.what, gigabytes(line.bytes)});
+    table.add_row({line.what, memory_text(line.bytes)});
     total += line.bytes;
   }
   table.add_rule();
-  table.add_row({"total", gigabytes(total)});
+  table.add_row({"total", memory_text(total)});
   log::info("{}", table.text(TableStyle::plain));
 }
 
@@ -132,6 +135,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 
 void Trainer::run() {
   install_interrupt_handlers();
+  folder_.write_run(run_json("started"));
   for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
     train_epoch(epoch);
     const bool last = done() || epoch + 1 == config_.num_epochs;
@@ -233,8 +237,15 @@ void Trainer::evaluate(std::int64_t epoch) {
 }
 
 void Trainer::stop_not_finite(const StepResult& result) {
+  // Before the first step there is no state but the model that was given; an earlier run's model stays.
+  if (global_step_ == 0) {
+    console_.finish();
+    folder_.write_run(run_json("stopped: not finite"));
+    fail("--model_name {}: loss {} or gradient norm {} of step 1 is not finite; nothing has been trained or saved (are the weights finite?)",
+         config_.model_name, result.loss, result.grad_norm);
+  }
   save("last good state");
-  metrics_.summary("state", 0.0);
+  metrics_.text("state", "stopped: not finite");
   metrics_.finish();
   folder_.write_run(run_json("stopped: not finite"));
   fail("step {}: loss {} or gradient norm {} is not finite; stopped, and the weights of step {} are saved in {}", global_step_ + 1,
@@ -250,6 +261,12 @@ void Trainer::save(const char* why) {
 
 void Trainer::finish() {
   const bool stopped = interrupted();
+  if (global_step_ == 0) {
+    console_.finish();
+    folder_.write_run(run_json("stopped by a signal"));
+    log::info("stopped before the first step; nothing was saved");
+    return;
+  }
   save(stopped ? "stopped by a signal" : "final");
   stability_.report(metrics_);
   metrics_.summary("steps", static_cast<double>(global_step_));

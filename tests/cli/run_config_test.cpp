@@ -266,7 +266,6 @@ TEST(Errors, Ranges) {
                             "--num_epochs 0",
                             "--gradient_accumulation_steps 0",
                             "--log_interval 0",
-                            "--eval_interval 0",
                             "--seed -1",
                             "--num_warmup_steps -1",
                             "--learning_rate -1",

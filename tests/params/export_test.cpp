@@ -162,7 +162,12 @@ TEST(Export, UnwritableFolderIsOneClearError) {
       EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
     }
   }
+}
+
+TEST(Export, ReadOnlyFolderIsAnError) {
   if (geteuid() == 0) GTEST_SKIP() << "root may write to a read-only folder";
+  const TempDir temp;
+  Exporter exporter(model_dir("qwen2"));
   fs::create_directories(temp.path() / "locked");
   fs::permissions(temp.path() / "locked", fs::perms::owner_read | fs::perms::owner_exec);
   EXPECT_THROW(exporter.write(temp.path() / "locked"), Error);

@@ -96,13 +96,20 @@ TEST(Console, QuietWritesNothing) {
 
 TEST(Console, SinkPrintsALineARecord) {
   Recorder recorder(false);
-  ConsoleSink sink(recorder.console);
+  ConsoleSink sink(recorder.console, kTrainFp8Names);
   sink.log({.step = 50,
             .time = 0.0,
-            .values = {{"Train/Loss", 1.25}, {"lr", 1.41e-5}, {"tokens/s", 5321.4}, {"zero", 0.0}}});
+            .values = {{"Train/TokensPerSecond", 5321.4},
+                       {"Train/Loss", 1.25},
+                       {"Train/LearningRate", 1.41e-5},
+                       {"Train/GradNorm", 0.85123},
+                       {"Train/GPU_Memory_MB", 812.0}}});
+  sink.log({.step = 50, .time = 0.0, .values = {{"Eval/Loss", 2.0}, {"Eval/Perplexity", 7.389}, {"Eval/Tokens", 1234.0}}});
+  sink.log({.step = 50, .time = 0.0, .values = {{"Train/Utilisation", 0.5}}});
   sink.text("recipe", "default");
   EXPECT_EQ(recorder.written(),
-            "step 50: Train/Loss 1.2500, lr 1.410e-05, tokens/s 5321, zero 0.0000\nrecipe: default\n");
+            "step 50: loss 1.2500, lr 1.41e-05, grad norm 0.8512, 5321 tokens/s\n"
+            "step 50: evaluation loss 2.0000, perplexity 7.39, 1234 tokens\n");
 }
 
 TEST(ProgressText, NeverWiderThanAsked) {

@@ -211,6 +211,28 @@ TEST_P(GoldenModels, EveryFp8RecipeStaysNearBf16) {
   }
 }
 
+// One FP8 product is off by up to 5.7 % (README of the golden files, dx and dw with E5M2). A gradient has gone through four
+// products a layer each way, of which qkv counts twice (q meets k) and gate_up too (gate meets up).
+TEST_P(GoldenModels, Fp8GradientsAreBf16sWithinTheNoiseOfTheCasts) {
+  GoldenRun reference(GetParam(), options_of(DType::bf16));
+  ASSERT_TRUE(reference.engine->gradients(reference.micro_batches).ok);
+  const HfTensors wanted = hf_gradients(*reference.engine, 1.0);
+  for (RecipeKind recipe : kFp8Recipes) {
+    GoldenRun run(GetParam(), options_of(DType::bf16, recipe));
+    ASSERT_TRUE(run.engine->gradients(run.micro_batches).ok);
+    const double bound = 0.057 * std::sqrt(12.0 * static_cast<double>(run.engine->config().num_hidden_layers));
+    double worst = 0;
+    for (const auto& [name, tensor] : hf_gradients(*run.engine, 1.0)) {
+      if (name.ends_with("k_proj.bias")) continue;  // nearly zero where rotation is slow: noise alone
+      const double error = rel_l2(tensor.values, wanted.at(name).values);
+      EXPECT_LT(error, bound) << Recipe(recipe).name() << " " << name;
+      EXPECT_GT(error, 1e-3) << Recipe(recipe).name() << " " << name;
+      worst = std::max(worst, error);
+    }
+    RecordProperty(std::string("worst_") + std::string(Recipe(recipe).name()), std::to_string(worst));
+  }
+}
+
 // ---- packing
 
 class GoldenPacking : public ::testing::TestWithParam<const char*> {};

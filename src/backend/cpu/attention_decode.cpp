@@ -19,22 +19,92 @@ LLMFP8_INLINE void copy_head(const A* from, A* to, std::int64_t head_dim) {
   std::memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(head_dim) * sizeof(A));
 }
 
+using Float16 = float __attribute__((vector_size(64)));
+
+LLMFP8_INLINE Float16 load16(const float* from) {
+  Float16 v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+LLMFP8_INLINE Float16 load16(const bf16* from) {
+  using Bits16 = std::uint16_t __attribute__((vector_size(32)));
+  using Bits32 = std::uint32_t __attribute__((vector_size(64)));
+  Bits16 bits;
+  std::memcpy(&bits, from, sizeof bits);
+  const Bits32 wide = __builtin_convertvector(bits, Bits32) << 16;
+  Float16 v;
+  std::memcpy(&v, &wide, sizeof v);
+  return v;
+}
+
+// Adds halves to halves: the order is the same on every instruction set.
+LLMFP8_INLINE float sum16(Float16 v) {
+  float x[16];
+  std::memcpy(x, &v, sizeof x);
+  for (int half = 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  }
+  return x[0];
+}
+
+// Sum of q[k] * key[k].
+template <typename A>
+LLMFP8_INLINE float score(const float* q, const A* key, std::int64_t dim) {
+  Float16 even = {}, odd = {};
+  std::int64_t k = 0;
+  for (; k + 32 <= dim; k += 32) {
+    even += load16(q + k) * load16(key + k);
+    odd += load16(q + k + 16) * load16(key + k + 16);
+  }
+  if (k + 16 <= dim) {
+    even += load16(q + k) * load16(key + k);
+    k += 16;
+  }
+  float rest = 0.0f;
+  for (; k < dim; ++k) rest += q[k] * as_float(key[k]);
+  return sum16(even + odd) + rest;
+}
+
+// total[0 … 16 Chunks) += sum over i of p[i] * values[i]: the sums stay in registers.
+template <int Chunks, typename A>
+LLMFP8_INLINE void add_values(const float* p, const A* values, std::int64_t n, std::int64_t step, float* total) {
+  Float16 sums[Chunks];
+  for (int c = 0; c < Chunks; ++c) sums[c] = load16(total + 16 * c);
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (int c = 0; c < Chunks; ++c) sums[c] += p[i] * load16(values + i * step + 16 * c);
+  }
+  for (int c = 0; c < Chunks; ++c) std::memcpy(total + 16 * c, &sums[c], sizeof sums[c]);
+}
+
+// Fetches `count` pieces of head_dim elements, `step` apart: the pieces of one head lie too far apart for the hardware to see a
+// stream, and without this decoding mostly waits for memory.
+template <typename A>
+LLMFP8_INLINE void prefetch_rows(const A* from, std::int64_t count, std::int64_t step, std::int64_t head_dim) {
+  constexpr std::int64_t kLine = 64 / sizeof(A);
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t k = 0; k < head_dim; k += kLine) __builtin_prefetch(from + i * step + k);
+  }
+}
+
 // keys, values: A [count, step apart, head_dim]; out: A [head_dim]
 template <typename A>
 LLMFP8_CLONES void attend(const A* query, const A* keys, const A* values, std::int64_t count, std::int64_t step,
                           const AttentionShape& shape, A* out) {
   const std::int64_t dim = shape.head_dim;
-  float q[kMaxHeadDim], row[kMaxHeadDim], total[kMaxHeadDim], scores[kKeys];
+  float q[kMaxHeadDim], total[kMaxHeadDim], scores[kKeys];
   load(query, q, dim);
   std::fill_n(total, dim, 0.0f);
   float largest = -INFINITY;
   double mass = 0.0;
+  prefetch_rows(keys, std::min<std::int64_t>(kKeys, count), step, dim);
   for (std::int64_t first = 0; first < count; first += kKeys) {
     const std::int64_t n = std::min<std::int64_t>(kKeys, count - first);
+    const A *key = keys + first * step, *value = values + first * step;
+    prefetch_rows(value, n, step, dim);
+    prefetch_rows(key + n * step, std::min<std::int64_t>(kKeys, count - first - n), step, dim);
     float block_max = -INFINITY;
     for (std::int64_t i = 0; i < n; ++i) {
-      load(keys + (first + i) * step, row, dim);
-      scores[i] = static_cast<float>(dot(q, row, dim)) * shape.scale;
+      scores[i] = score(q, key + i * step, dim) * shape.scale;
       block_max = scores[i] > block_max ? scores[i] : block_max;
     }
     const float next = block_max > largest ? block_max : largest;
@@ -43,10 +113,11 @@ LLMFP8_CLONES void attend(const A* query, const A* keys, const A* values, std::i
     for (std::int64_t i = 0; i < n; ++i) scores[i] = fast_exp(scores[i] - largest);
     mass = mass * static_cast<double>(shrink) + sum(scores, n);
     for (std::int64_t k = 0; k < dim; ++k) total[k] *= shrink;
-    for (std::int64_t i = 0; i < n; ++i) {
-      const A* value = values + (first + i) * step;
-      const float p = scores[i];
-      for (std::int64_t k = 0; k < dim; ++k) total[k] += p * as_float(value[k]);
+    std::int64_t k = 0;
+    for (; k + 64 <= dim; k += 64) add_values<4>(scores, value + k, n, step, total + k);
+    for (; k + 16 <= dim; k += 16) add_values<1>(scores, value + k, n, step, total + k);
+    for (; k < dim; ++k) {
+      for (std::int64_t i = 0; i < n; ++i) total[k] += scores[i] * as_float(value[i * step + k]);
     }
   }
   const float inverse = static_cast<float>(1.0 / mass);

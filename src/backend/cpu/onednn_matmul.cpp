@@ -22,6 +22,7 @@ constexpr const char* kModule = "libllmfp8_onednn.so";
 
 struct Module {
   Llmfp8OnednnRun run = nullptr;
+  void (*set_openmp_threads)(int) = nullptr;  // of the libgomp that came with oneDNN
   std::string version;
   std::string why_not;
 };
@@ -40,8 +41,13 @@ std::vector<std::string> candidates() {
   return paths;
 }
 
+// oneDNN brings OpenMP, whose threads by default spin for milliseconds after each product: they would take the cores from
+// the loops between the products, and from everybody else on a shared machine. OpenMP reads this once, when it is loaded.
+void keep_openmp_from_spinning() { setenv("GOMP_SPINCOUNT", "2000", 0); }
+
 Module open_module() {
   Module module;
+  keep_openmp_from_spinning();
   void* handle = nullptr;
   module.why_not = std::string(kModule) + " was not built or not found";
   for (const std::string& path : candidates()) {
@@ -63,6 +69,7 @@ Module open_module() {
   } else {
     module.run = run;
     module.version = text;
+    module.set_openmp_threads = reinterpret_cast<void (*)(int)>(dlsym(handle, "omp_set_num_threads"));
   }
   return module;
 }
@@ -80,7 +87,7 @@ class OnednnMatmul : public MatmulEngine {
   DType image_dtype() const override { return images_; }
 
   void run(const Matmul& call) const override {
-    num_threads();  // the first call sets OpenMP's count, which oneDNN follows
+    if (module().set_openmp_threads != nullptr) module().set_openmp_threads(num_threads());
     const Llmfp8OnednnMatmul raw{call.m,
                                  call.n,
                                  call.k,

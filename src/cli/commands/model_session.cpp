@@ -36,8 +36,7 @@ Tokenizer open_tokenizer_at(const std::filesystem::path& path) {
 ModelSession::ModelSession(const ModelChoice& choice)
     : choice_(choice),
       source_(open_model(resolve_model(choice.model, choice.weights_cache_dir))),
-      tokenizer_(std::filesystem::is_directory(source_->origin()) ? Tokenizer::from_folder(source_->origin())
-                                                                  : open_tokenizer(*source_)) {
+      tokenizer_(open_tokenizer(*source_)) {
   CHECK(tokenizer_.vocab_size() <= config().vocab_size, "{}: the tokenizer has {} ids, the model's embedding {} rows",
         source_->origin(), tokenizer_.vocab_size(), config().vocab_size);
 }

@@ -1,9 +1,10 @@
 // llm-fp8 parity: forward, backward and training steps on a given batch, written out for comparison with PyTorch. The
 // defaults are those of the golden files under tests/golden.
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -31,27 +32,39 @@ struct ParityFlags {
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_eps = 1e-8;
 };
 
-const std::map<std::string, RecipeKind> kRecipes = {{"none", RecipeKind::none},
+// The words of a flag and what they mean, in the order of the help.
+template <typename T>
+using Choices = std::vector<std::pair<std::string, T>>;
+
+const Choices<RecipeKind> kRecipes = {{"none", RecipeKind::none},
                                                     {"default", RecipeKind::standard},
                                                     {"hybrid", RecipeKind::hybrid},
                                                     {"mxfp8", RecipeKind::mxfp8},
                                                     {"current", RecipeKind::current}};
-const std::map<std::string, Recompute> kRecompute = {{"none", Recompute::none},
+const Choices<Recompute> kRecompute = {{"none", Recompute::none},
                                                      {"norm_swiglu", Recompute::norm_swiglu},
                                                      {"mlp", Recompute::mlp},
                                                      {"block", Recompute::block}};
-const std::map<std::string, LrScheduler> kSchedulers = {
+const Choices<LrScheduler> kSchedulers = {
     {"linear", LrScheduler::linear}, {"cosine", LrScheduler::cosine}, {"constant", LrScheduler::constant}};
-const std::map<std::string, OptimState> kOptimStates = {
+const Choices<OptimState> kOptimStates = {
     {"fp32", OptimState::fp32}, {"bf16", OptimState::bf16}, {"8bit", OptimState::eight_bit}};
-const std::map<std::string, WeightUpdate> kWeightUpdates = {
+const Choices<WeightUpdate> kWeightUpdates = {
     {"exact", WeightUpdate::exact}, {"stochastic", WeightUpdate::stochastic}, {"python", WeightUpdate::python}};
 
 template <typename T>
-std::vector<std::string> keys(const std::map<std::string, T>& names) {
+std::vector<std::string> words(const Choices<T>& choices) {
   std::vector<std::string> list;
-  for (const auto& [key, value] : names) list.push_back(key);
+  for (const auto& [word, value] : choices) list.push_back(word);
   return list;
+}
+
+template <typename T>
+T meaning(const Choices<T>& choices, std::string_view word) {
+  for (const auto& [key, value] : choices) {
+    if (key == word) return value;
+  }
+  fail("no choice '{}'", word);
 }
 
 void declare_training(FlagSet& flags, ParityFlags& given) {
@@ -59,7 +72,7 @@ void declare_training(FlagSet& flags, ParityFlags& given) {
   flags.text("batch2", "FILE", &given.batch2, "a second micro-batch of every step (one denominator over both)");
   flags.text("out_weights", "FILE", &given.out_weights, "write the weights after the last step");
   flags.real("learning_rate", {}, &given.learning_rate, "highest learning rate, after the warm-up");
-  flags.choice("lr_scheduler", keys(kSchedulers), &given.lr_scheduler, "after the warm-up");
+  flags.choice("lr_scheduler", words(kSchedulers), &given.lr_scheduler, "after the warm-up");
   flags.whole("warmup_steps", {}, &given.warmup_steps, "linear warm-up from 0");
   flags.whole("total_steps", {}, &given.total_steps, "length of the schedule; 0: --steps");
   flags.real("adam_beta1", {0.0, 0.999999}, &given.adam_beta1, "decay of the first moment");
@@ -68,8 +81,8 @@ void declare_training(FlagSet& flags, ParityFlags& given) {
   flags.real("weight_decay", {}, &given.weight_decay, "decoupled weight decay");
   flags.on_off("decay_bias_and_norm", &given.decay_bias_and_norm, "biases and norms decay too");
   flags.real("max_grad_norm", {}, &given.max_grad_norm, "clip the gradient to this norm; 0: no clipping");
-  flags.choice("optim_state", keys(kOptimStates), &given.optim_state, "how the moments are kept");
-  flags.choice("weight_update", keys(kWeightUpdates), &given.weight_update, "how a bf16 weight takes small updates");
+  flags.choice("optim_state", words(kOptimStates), &given.optim_state, "how the moments are kept");
+  flags.choice("weight_update", words(kWeightUpdates), &given.weight_update, "how a bf16 weight takes small updates");
   flags.whole("seed", {}, &given.seed, "of stochastic rounding");
 }
 
@@ -79,11 +92,11 @@ void declare(FlagSet& flags, ParityFlags& given) {
              "safetensors: input_ids, labels, attention_mask i64 [B, S]; or input_ids, labels i64 [T] and cu_seqlens i32", Presence::required);
   flags.text("out", "FILE", &given.out, "write logits, loss, token_loss, hidden states of row 0 and gradients, before any step");
   flags.choice("dtype", {"fp32", "bf16"}, &given.dtype, "of weights and activations; without it, fp32, or bf16 with a recipe");
-  flags.choice("recipe", keys(kRecipes), &given.recipe, "FP8 recipe, as --fp8_scenario of train_fp8");
+  flags.choice("recipe", words(kRecipes), &given.recipe, "FP8 recipe, as --fp8_scenario of train_fp8");
   flags.on_off("fp8_lm_head", &given.fp8_lm_head, "the language-model head in FP8 too");
   flags.choice("fp8_start", {"calibrate", "te"}, &given.fp8_start, "first scales of delayed scaling");
   flags.choice("grad_dtype", {"fp32", "bf16"}, &given.grad_dtype, "of the gradients of weights");
-  flags.choice("recompute", keys(kRecompute), &given.recompute, "what the backward pass computes again");
+  flags.choice("recompute", words(kRecompute), &given.recompute, "what the backward pass computes again");
   declare_training(flags, given);
   flags.choice("device", {"auto", "cpu", "cuda"}, &given.device, "where it runs");
   flags.whole("threads", {0, 4096}, &given.threads, "CPU threads; 0: all cores");
@@ -100,15 +113,15 @@ void check_together(const FlagSet& flags, const ParityFlags& given) {
 
 EngineOptions engine_options(const ParityFlags& given, const BatchLimits& limits) {
   EngineOptions options;
-  options.recipe = kRecipes.at(given.recipe);
+  options.recipe = meaning(kRecipes, given.recipe);
   const std::string fallback = options.recipe == RecipeKind::none ? "fp32" : "bf16";
   options.dtype = (given.dtype.empty() ? fallback : given.dtype) == "fp32" ? DType::f32 : DType::bf16;
   options.fp8_lm_head = given.fp8_lm_head;
   options.fp8_start = given.fp8_start == "te" ? Fp8Start::te : Fp8Start::calibrate;
   options.grad_dtype = given.grad_dtype == "fp32" ? DType::f32 : DType::bf16;
-  options.recompute = kRecompute.at(given.recompute);
-  options.optimizer = {given.adam_beta1, given.adam_beta2, given.adam_eps, given.weight_decay, kOptimStates.at(given.optim_state),
-                       kWeightUpdates.at(given.weight_update)};
+  options.recompute = meaning(kRecompute, given.recompute);
+  options.optimizer = {given.adam_beta1, given.adam_beta2, given.adam_eps, given.weight_decay, meaning(kOptimStates, given.optim_state),
+                       meaning(kWeightUpdates, given.weight_update)};
   options.decay_rule = given.decay_bias_and_norm ? DecayRule::everything : DecayRule::no_bias_or_norm;
   options.seed = static_cast<std::uint64_t>(given.seed);
   options.train_limits = limits;
@@ -136,7 +149,7 @@ void write_out(Engine& engine, const ParityFlags& given, const ParityBatch& batc
 }
 
 void run_steps(Engine& engine, const ParityFlags& given, std::span<const HostBatch> micro_batches) {
-  const LrSchedule schedule{kSchedulers.at(given.lr_scheduler), given.learning_rate, given.warmup_steps,
+  const LrSchedule schedule{meaning(kSchedulers, given.lr_scheduler), given.learning_rate, given.warmup_steps,
                             given.total_steps > 0 ? given.total_steps : given.steps};
   for (std::int64_t step = 0; step < given.steps; ++step) {
     const double rate = learning_rate(schedule, step);
@@ -168,7 +181,7 @@ int run_parity(CommandArgs args) {
 
   const std::unique_ptr<Backend> backend = create_backend(given.device);
   check_recipe(given, backend->capabilities());
-  log::info("device: {}; matrix products: {}", backend->capabilities().device, backend->capabilities().matmul);
+  log::info("matrix products: {}", backend->capabilities().matmul);
   Engine engine(*backend, source->config(), engine_options(given, limits));
   engine.load(*source);
   if (!given.out.empty()) write_out(engine, given, batches.front(), micro_batches);

@@ -1,0 +1,188 @@
+// Command lines that cannot work, and runs that end before their end: a finished folder, a full disk, a signal, NaN.
+#include <cstring>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "e2e/workshop.h"
+
+namespace llmfp8::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What a program that died halfway would leave behind.
+void expect_no_remains(const fs::path& folder) {
+  for (const std::string& file : files_below(folder)) {
+    for (const char* mark : {".tmp", ".incomplete", ".writable"}) EXPECT_EQ(file.find(mark), std::string::npos) << file;
+  }
+  for (const char* name : {".model.incomplete", ".checkpoint_best.incomplete"}) EXPECT_FALSE(fs::exists(folder / name)) << name;
+}
+
+void expect_error(const Finished& run, int code, const std::vector<std::string>& wanted) {
+  EXPECT_EQ(run.code, code) << run.err;
+  ASSERT_EQ(run.errors().size(), 1u) << run.err;
+  for (const std::string& part : wanted) EXPECT_NE(run.errors()[0].find(part), std::string::npos) << part << " in\n" << run.err;
+}
+
+struct Line {
+  Args flags;
+  std::vector<std::string> wanted;
+};
+
+TEST(BadCommandLine, IsRefusedBeforeAnythingIsOpened) {
+  const Line kLines[] = {
+      {{"--bach_size", "4"}, {"--bach_size", "did you mean --batch_size"}},
+      {{"--mixed_precision", "fp9"}, {"--mixed_precision fp9", "bf16", "fp8", "fp32"}},
+      {{"--mixed_precision", "fp16"}, {"fp16", "use bf16"}},
+      {{"--fp8_scenario", "mxpf8"}, {"--fp8_scenario mxpf8", "mxfp8"}},
+      {{"--batch_size", "0"}, {"--batch_size 0", "from 1"}},
+      {{"--batch_size", "many"}, {"--batch_size many", "whole number"}},
+      {{"--max_seq_length", "0"}, {"--max_seq_length 0", "from 1"}},
+      {{"--max_seq_length", "-5"}, {"--max_seq_length -5", "from 1"}},
+      {{"--gradient_accumulation_steps", "0"}, {"--gradient_accumulation_steps 0"}},
+      {{"--num_epochs", "0"}, {"--num_epochs 0"}},
+      {{"--num_of_samples", "-1"}, {"--num_of_samples -1"}},
+      {{"--learning_rate", "nan"}, {"--learning_rate nan", "number"}},
+      {{"--adam_beta1", "1.0"}, {"--adam_beta1 1.0", "below 1"}},
+      {{"--sharding_mode", "fsdp"}, {"--sharding_mode fsdp", "fsdp_full"}},
+      {{"--config", "no-such.yaml"}, {"--config no-such.yaml"}},
+      {{"--model_name", ""}, {"--model_name"}},
+      {{"--dataset_name="}, {"--dataset_name"}},
+  };
+  Workshop shop;
+  for (const char* program : {"train_fp8", "train_multi_gpu"}) {
+    for (const Line& line : kLines) {
+      expect_error(run_program(program, shop.args(line.flags)), 2, line.wanted);
+      EXPECT_FALSE(fs::exists(shop.output()));
+    }
+  }
+  expect_error(run_program("train_fp8", {}), 2, {"--model_name"});
+  expect_error(run_program("train_fp8", {"--output_dir"}), 2, {"--output_dir", "missing"});
+}
+
+TEST(BadRun, OutputFolderThatCannotBeWritten) {
+  Workshop shop;
+  const fs::path file = shop.path("rows.jsonl");
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", file.string()})), 1, {"--output_dir", "file", "folder"});
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", (file / "below").string()})), 1, {"--output_dir", "rows.jsonl"});
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", "/proc/llmfp8"})), 1, {"--output_dir", "/proc/llmfp8"});
+  expect_error(run_program("train_fp8", shop.args({"--log_dir", file.string()})), 1, {"rows.jsonl"});
+  EXPECT_FALSE(fs::exists(shop.output()));
+}
+
+TEST(BadRun, DiskFullAtTheEnd) {
+  Workshop shop;
+  // The model has some 400 kB; everything else of a run is smaller than 64 kB.
+  expect_error(run_program("train_fp8", shop.args({"--max_steps", "2"}), {.max_file_bytes = 64 << 10}), 1,
+               {"model.safetensors", "File too large"});
+  EXPECT_FALSE(fs::exists(shop.output() / "model.safetensors"));
+  expect_no_remains(shop.output());
+  EXPECT_EQ(read_json(shop.output() / "run.json").at("state"), "started");
+  // The folder holds no finished run, so the same command works once there is room.
+  EXPECT_EQ(run_program("train_fp8", shop.args({"--max_steps", "2"})).code, 0);
+}
+
+TEST(BadRun, FinishedFolderIsKept) {
+  Workshop shop;
+  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "2"})).code, 0);
+  const std::string model = read_bytes(shop.output() / "model.safetensors");
+  const std::vector<std::string> files = files_below(shop.output());
+
+  expect_error(run_program("train_fp8", shop.args({"--max_steps", "3"})), 1, {"--output_dir", "finished run", "--overwrite"});
+  EXPECT_EQ(files_below(shop.output()), files);
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
+
+  // A full disk: the old model stays whole.
+  expect_error(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite"}), {.max_file_bytes = 64 << 10}), 1, {"model.safetensors"});
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
+  expect_no_remains(shop.output());
+
+  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite", "--learning_rate", "1e-2"})).code, 0);
+  EXPECT_EQ(files_below(shop.output()), files);
+  EXPECT_NE(read_bytes(shop.output() / "model.safetensors"), model);
+}
+
+void put_nan(const fs::path& model) {
+  Safetensors file = Safetensors::read(model / "model.safetensors");
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::size_t at = file.header.at("model.norm.weight").at("data_offsets").at(0);
+  std::memcpy(file.data.data() + at, &nan, sizeof nan);
+  file.write(model / "model.safetensors");
+}
+
+TEST(BadRun, WeightsThatAreNotFinite) {
+  Workshop shop;
+  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "2"})).code, 0);
+  const std::string model = read_bytes(shop.output() / "model.safetensors");
+  put_nan(shop.path("model"));
+  expect_error(run_program("train_fp8", shop.args({"--overwrite"})), 1, {"step 1", "not finite"});
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
+
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("new").string()})), 1, {"step 1", "not finite"});
+  EXPECT_FALSE(fs::exists(shop.path("new") / "model.safetensors"));
+  EXPECT_EQ(read_json(shop.path("new") / "run.json").at("state"), "stopped: not finite");
+}
+
+TEST(BadRun, LossThatBecomesInfiniteKeepsTheLastGoodState) {
+  Workshop shop;
+  // A learning rate beyond reason: the first steps pass, then something overflows.
+  const Finished run = run_program("train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0"}));
+  expect_error(run, 1, {"not finite", "saved in"});
+  ASSERT_TRUE(fs::exists(shop.output() / "model.safetensors"));
+  const nlohmann::json json = read_json(shop.output() / "run.json");
+  EXPECT_EQ(json.at("state"), "stopped: not finite");
+  EXPECT_GE(json.at("steps").at("done").get<int>(), 1);
+  expect_no_remains(shop.output());
+}
+
+TEST(BadRun, SequenceOfOneToken) {
+  Workshop shop;
+  expect_error(run_program("train_fp8", shop.args({"--max_seq_length", "1"})), 1, {"supervised", "max_seq_length 1"});
+  EXPECT_FALSE(fs::exists(shop.output()));
+}
+
+TEST(BadRun, SeveralRanks) {
+  Workshop shop;
+  expect_error(run_program("train_multi_gpu", shop.args(), {.environment = {{"WORLD_SIZE", "2"}}}), 1, {"WORLD_SIZE=2"});
+  EXPECT_FALSE(fs::exists(shop.output()));
+}
+
+TEST(BadRun, RowsWithoutTextAreLeftOutAndCounted) {
+  Workshop shop;
+  const std::string good = read_bytes(shop.path("rows.jsonl"));
+  write_bytes(shop.path("rows.jsonl"), good + "{\"text\": \"\"}\n{\"text\": null}\n");
+  const Finished run = run_program("train_fp8", shop.args({"--max_steps", "1"}));
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.count("warning: 2 rows left out: 1 without a value, 1 empty"), 1u) << run.err;
+}
+
+TEST(BadRun, MoreSamplesAskedForThanThereAre) {
+  Workshop shop;
+  const Finished run = run_program("train_fp8", shop.args({"--max_steps", "1", "--num_of_samples", "1000"}));
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(read_json(shop.output() / "run.json").at("rows").at("train"), 36);
+  EXPECT_TRUE(run.says("36 rows")) << run.err;
+}
+
+TEST(BadRun, InterruptSavesAndExits130) {
+  Workshop shop;
+  const auto has_logged = [&] {
+    std::error_code ignored;
+    return fs::exists(shop.output() / "metrics.jsonl") && fs::file_size(shop.output() / "metrics.jsonl", ignored) > 100;
+  };
+  const Finished run = run_program("train_fp8", shop.args({"--num_epochs", "5000"}), {.interrupt_when = has_logged});
+  EXPECT_EQ(run.code, 130) << run.err;
+  EXPECT_TRUE(run.errors().empty()) << run.err;
+  EXPECT_TRUE(fs::exists(shop.output() / "model.safetensors"));
+  const nlohmann::json json = read_json(shop.output() / "run.json");
+  EXPECT_EQ(json.at("state"), "stopped by a signal");
+  EXPECT_GE(json.at("steps").at("done").get<int>(), 1);
+  EXPECT_LT(json.at("steps").at("done").get<int>(), json.at("steps").at("total").get<int>());
+  expect_no_remains(shop.output());
+  // What was saved can be trained on.
+  EXPECT_EQ(run_program("train_fp8", shop.args({"--model_name", shop.output().string(), "--output_dir", shop.path("next").string(), "--max_steps", "1"})).code, 0);
+}
+
+}  // namespace
+}  // namespace llmfp8::testing
