@@ -182,7 +182,8 @@ void print_steps(const std::vector<Json>& results) {
                    {"x bf16", Align::right},
                    {"raw GFLOP/s", Align::right},
                    {"share of raw", Align::right},
-                   {"peak memory", Align::right}});
+                   {"peak memory", Align::right},
+                   {"first loss", Align::right}});
   for (const Json& r : results) {
     const double seconds = r["seconds_per_step"].get<double>(), ratio = ratio_to_bf16(results, r);
     const double raw = r.value("raw_product_seconds", 0.0);
@@ -191,7 +192,8 @@ void print_steps(const std::vector<Json>& results) {
                    fmt::format("{:.0f}", r["tokens_per_second"].get<double>()), ratio > 0 ? fmt::format("{:.2f}", ratio) : "",
                    raw > 0 ? fmt::format("{:.0f}", r["product_flops"].get<double>() / raw / 1e9) : "",
                    raw > 0 ? fmt::format("{:.0f} %", 100 * raw / seconds) : "",
-                   fmt::format("{:.2f} GB", r["peak_memory_bytes"].get<double>() / 1e9)});
+                   fmt::format("{:.2f} GB", r["peak_memory_bytes"].get<double>() / 1e9),
+                   fmt::format("{:.4f}", r["first_loss"].get<double>())});
   }
   std::fputs(table.text(style_of_stdout()).c_str(), stdout);
 }

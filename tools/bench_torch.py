@@ -61,7 +61,7 @@ def measure(torch, transformers, args, batch, threads, variant, clock):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     first_loss, best = step(), float("inf")
     for _ in range(args.steps):
@@ -119,6 +119,7 @@ def main():
         print(f"not compared with PyTorch: {error}", file=sys.stderr)
         return 0
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
     results = []
     for batch in args.batches.split(","):

@@ -35,6 +35,9 @@ std::string run_name(const RunConfig& config) {
 }
 
 void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
+  std::error_code error;
+  std::filesystem::create_directories(config.log_dir, error);
+  CHECK(!error, "--log_dir {}: cannot be created ({})", config.log_dir, error.message());
   Metrics& metrics = trainer.metrics();
   metrics.add(std::make_unique<ConsoleSink>(console, config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames));
   // First what may fail outside the output folder, so that it stays as it was.

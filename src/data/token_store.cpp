@@ -67,9 +67,10 @@ double TokenStore::supervised_share() const {
 
 std::string TokenStore::summary() const {
   const LengthQuantiles q = length_quantiles();
-  return fmt::format("{} rows, {} tokens ({:.1f} % supervised), lengths min {} median {} 90% {} 99% {} max {}, {} truncated ({} "
-                     "tokens cut off)", rows(), total_tokens(), 100 * supervised_share(), q.min, q.median, q.p90, q.p99, q.max,
-                     truncated_rows_, truncated_tokens_);
+  const std::string truncated = truncated_rows_ == 0 ? "none truncated"
+                                                     : fmt::format("{} truncated ({} tokens cut off)", truncated_rows_, truncated_tokens_);
+  return fmt::format("{} rows, {} tokens ({:.1f} % supervised); row lengths min {}, median {}, 90 % {}, 99 % {}, max {}; {}", rows(),
+                     total_tokens(), 100 * supervised_share(), q.min, q.median, q.p90, q.p99, q.max, truncated);
 }
 
 LengthQuantiles TokenStore::length_quantiles() const {

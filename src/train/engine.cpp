@@ -166,19 +166,7 @@ StepResult Engine::read_result(std::span<const HostBatch> micro_batches) {
   return result;
 }
 
-StepResult Engine::gradients(std::span<const HostBatch> micro_batches) {
-  CHECK(!micro_batches.empty(), "a step without micro-batches");
-  if (!calibrated_ && fp8_.recipe().delayed() && options_.fp8_start == Fp8Start::calibrate) calibrate(micro_batches.front());
-  calibrated_ = true;
-  begin_scalars(0.0, 0.0);
-  fp8_.history().begin_step(*ops_);
-  grads_->begin_step();
-  run_micro_batches(micro_batches);
-  finish_gradient();
-  return read_result(micro_batches);
-}
-
-StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
+void Engine::compute_gradients(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
   CHECK(!micro_batches.empty(), "a step without micro-batches");
   if (!calibrated_ && fp8_.recipe().delayed() && options_.fp8_start == Fp8Start::calibrate) calibrate(micro_batches.front());
   calibrated_ = true;
@@ -187,7 +175,15 @@ StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double l
   grads_->begin_step();
   run_micro_batches(micro_batches);
   finish_gradient();
+}
 
+StepResult Engine::gradients(std::span<const HostBatch> micro_batches) {
+  compute_gradients(micro_batches, 0.0, 0.0);
+  return read_result(micro_batches);
+}
+
+StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
+  compute_gradients(micro_batches, learning_rate, max_grad_norm);
   std::vector<Tensor> grads;
   for (const ParamSpec& spec : params_->table().params()) grads.push_back(grads_->grad(spec.index));
   optimizer_->step(*ops_, grads, scalars_);

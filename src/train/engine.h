@@ -93,6 +93,7 @@ class Engine {
   void calibrate(const HostBatch& micro_batch);
   void begin_scalars(double learning_rate, double max_grad_norm);
   void finish_gradient();
+  void compute_gradients(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
   StepResult read_result(std::span<const HostBatch> micro_batches);
 
   Backend& backend_;

@@ -32,9 +32,15 @@ class Tracer {
     Arena& arena = ops.arena();
     arena.begin_phase("trace");
     {
-      ActivationStore activations(arena, static_cast<int>(engine_.config().num_hidden_layers), Recompute::none, PassKind::forward_only);
-      const PassContext pass{ops, batch_, engine_.params(), activations, engine_.fp8().enabled() ? &engine_.fp8() : nullptr,
-                             Numerics::quantized, nullptr};
+      ActivationStore activations(arena, static_cast<int>(engine_.config().num_hidden_layers), Recompute::none,
+                                  PassKind::forward_only);
+      const PassContext pass{ops,
+                             batch_,
+                             engine_.params(),
+                             activations,
+                             engine_.fp8().enabled() ? &engine_.fp8() : nullptr,
+                             Numerics::quantized,
+                             nullptr};
       Transformer::Observers observers;
       observers.hidden = [&](const std::string& name, const Tensor& hidden) {
         if (trace != nullptr) trace->hidden[name] = read(hidden);
@@ -63,12 +69,14 @@ class Tracer {
     std::replace(wanted.begin(), wanted.end(), kIgnoreLabel, 0);
     if (trace != nullptr) {
       trace->logits = read(logits);
-      engine_.backend().copy_to_device(labels.get().data, wanted.data(), wanted.size() * sizeof(std::int32_t), engine_.stream());
+      engine_.backend().copy_to_device(labels.get().data, wanted.data(), wanted.size() * sizeof(std::int32_t),
+                                       engine_.stream());
     }
     pass.ops.cross_entropy({logits, labels, batch_.num_tokens(), 0, false, losses});
     if (trace == nullptr) return;
     const auto n = static_cast<std::size_t>(host_.counts.num_tokens);
-    trace->token_loss = to_host(engine_.backend(), engine_.stream(), losses.get().reshape(Shape{batch_.capacity(), 1}), host_.counts.num_tokens);
+    trace->token_loss = to_host(engine_.backend(), engine_.stream(), losses.get().reshape(Shape{batch_.capacity(), 1}),
+                                host_.counts.num_tokens);
     for (std::size_t t = 0; t < n; ++t) {
       if (host_.labels[t] == kIgnoreLabel) trace->token_loss[t] = 0.0f;
     }
@@ -109,7 +117,8 @@ std::vector<float> spread(const ParityBatch& batch, const std::vector<float>& va
 
 ForwardTrace trace_forward(Engine& engine, const HostBatch& host) {
   Backend& backend = engine.backend();
-  DeviceBatch device({{host.capacity}, static_cast<std::int64_t>(host.cu_seqlens.size()) - 1, host.max_doc_tokens}, backend);
+  DeviceBatch device({{host.capacity}, static_cast<std::int64_t>(host.cu_seqlens.size()) - 1, host.max_doc_tokens},
+                     backend);
   const Batch batch = device.upload(host, engine.stream());
   Tracer tracer(engine, host, batch);
 
@@ -138,7 +147,8 @@ void write_hf_tensors(const std::filesystem::path& file, const HfTensors& tensor
   std::vector<TensorDeclaration> declarations;
   for (const auto& [name, tensor] : tensors) declarations.push_back({name, DType::f32, tensor.shape});
   SafetensorsWriter writer(file, declarations);
-  for (const auto& [name, tensor] : tensors) writer.write(name, tensor.values.data(), tensor.values.size() * sizeof(float));
+  for (const auto& [name, tensor] : tensors)
+    writer.write(name, tensor.values.data(), tensor.values.size() * sizeof(float));
   writer.finish();
 }
 

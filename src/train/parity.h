@@ -14,8 +14,8 @@ namespace llmfp8 {
 
 // The forward pass over one batch, without its padding.
 struct ForwardTrace {
-  std::vector<float> logits;      // [num_tokens, vocab_size]
-  std::vector<float> token_loss;  // [num_tokens]; 0 where not supervised
+  std::vector<float> logits;                         // [num_tokens, vocab_size]
+  std::vector<float> token_loss;                     // [num_tokens]; 0 where not supervised
   std::map<std::string, std::vector<float>> hidden;  // "embed", "layer0", …, "norm": [num_tokens, hidden_size]
 };
 

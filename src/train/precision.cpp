@@ -43,6 +43,9 @@ std::string describe_layers(const GemmLedger& ledger, const ModelConfig& config,
 
 PrecisionChoice choose_precision(const RunConfig& config, const Capabilities& device) {
   PrecisionChoice choice;
+  if (config.use_te) {
+    choice.notes.push_back("--use_te: Transformer Engine's numeric rules, run by this program's own kernels (its library is not built in)");
+  }
   if (config.mixed_precision == MixedPrecision::fp32) {
     choice.dtype = DType::f32;
     choice.description = "fp32";
@@ -62,9 +65,6 @@ PrecisionChoice choose_precision(const RunConfig& config, const Capabilities& de
                                   choice.recipe == RecipeKind::none ? "bf16" : "the default recipe");
   } else if (!support.reason.empty()) {
     choice.notes.push_back(fmt::format("FP8 is {} on this device", support.reason));
-  }
-  if (config.use_te) {
-    choice.notes.push_back("--use_te: Transformer Engine's numeric rules, run by this program's own kernels (its library is not built in)");
   }
   choice.description = choice.recipe == RecipeKind::none ? "bf16" : fmt::format("fp8 ({})", Recipe(choice.recipe).name());
   return choice;

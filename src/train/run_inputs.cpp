@@ -21,7 +21,8 @@ void check_vocabulary(const RunInputs& inputs) {
 
 void report_rows(const RunInputs& inputs) {
   const TokenStore& train = inputs.rows->train;
-  log::info("training rows: {}", train.summary());
+  log::info("training data: {}", train.summary());
+  if (inputs.rows->held_out.rows() > 0) log::info("held out for evaluation: {} rows", inputs.rows->held_out.rows());
   if (const std::string faults = inputs.rows->fault_summary(); !faults.empty()) log::warning("{}", faults);
 }
 
@@ -45,6 +46,11 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   inputs.dataset = std::make_unique<Dataset>(open_dataset(resolve_dataset(config.dataset_name, config.weights_cache_dir), config.split_name, dataset_options));
   CHECK(inputs.dataset->rows() >= 2, "--dataset_name {}: split {} has {} row, at least 2 are wanted (one is held out)",
         config.dataset_name, config.split_name, inputs.dataset->rows());
+
+  if (config.num_of_samples > inputs.dataset->rows()) {
+    log::warning("--num_of_samples {}: split {} has {} rows, all of them are taken", config.num_of_samples, config.split_name,
+                 inputs.dataset->rows());
+  }
 
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
   if (config.eval_interval == 0) split.test.clear();

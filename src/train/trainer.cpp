@@ -36,6 +36,11 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
   return options;
 }
 
+std::string counted(std::int64_t n, std::string_view noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
+
+// The sign of a NaN says nothing to a user.
+std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
+
 std::string memory_text(std::size_t bytes) {
   const double size = static_cast<double>(bytes);
   return size < 1e9 ? fmt::format("{:.1f} MB", size / 1e6) : fmt::format("{:.2f} GB", size / 1e9);
@@ -92,8 +97,9 @@ void Trainer::print_header() const {
   if (config_.weight_update == WeightUpdate::python) {
     log::warning("--weight_update python rounds weights to nearest as the Python stack does: small updates are lost");
   }
-  log::info("steps: {} ({} an epoch, {} epoch{}), {} rows each (batch {} x accumulation {}), not padded", total_steps_, loader.steps_per_epoch(),
-            config_.num_epochs, config_.num_epochs == 1 ? "" : "s", effective, config_.batch_size, config_.gradient_accumulation_steps);
+  log::info("steps: {} ({} an epoch, {}), {} rows each (batch {} x accumulation {}), not padded", total_steps_, loader.steps_per_epoch(),
+            total_steps_ == config_.max_steps ? "ended by --max_steps" : counted(config_.num_epochs, "epoch"), effective, config_.batch_size,
+            config_.gradient_accumulation_steps);
   log::info("chat template: {}; the loss counts {}", inputs_.chat_template->name(),
             config_.loss_on == LossOn::completion ? "the completion only" : "every token");
   if (config_.packing) {
@@ -150,6 +156,11 @@ void Trainer::train_epoch(std::int64_t epoch) {
     const double begin = now_seconds();
     const double rate = learning_rate(schedule_, global_step_);
     const StepResult result = step(epoch, s);
+    if (result.num_supervised == 0) {
+      // Possible where only completions are learnt and truncation cut them all off.
+      log::warning("step {} has no supervised token: nothing was learnt from it", ++global_step_);
+      continue;
+    }
     if (!result.ok) stop_not_finite(result);
     after_step(result, rate, now_seconds() - begin);
   }
@@ -242,14 +253,14 @@ void Trainer::stop_not_finite(const StepResult& result) {
     console_.finish();
     folder_.write_run(run_json("stopped: not finite"));
     fail("--model_name {}: loss {} or gradient norm {} of step 1 is not finite; nothing has been trained or saved (are the weights finite?)",
-         config_.model_name, result.loss, result.grad_norm);
+         config_.model_name, number_text(result.loss), number_text(result.grad_norm));
   }
   save("last good state");
   metrics_.text("state", "stopped: not finite");
   metrics_.finish();
   folder_.write_run(run_json("stopped: not finite"));
   fail("step {}: loss {} or gradient norm {} is not finite; stopped, and the weights of step {} are saved in {}", global_step_ + 1,
-       result.loss, result.grad_norm, global_step_, folder_.path().string());
+       number_text(result.loss), number_text(result.grad_norm), global_step_, folder_.path().string());
 }
 
 void Trainer::save(const char* why) {
@@ -283,6 +294,9 @@ void Trainer::finish() {
   metrics_.text("device", backend_->capabilities().device);
   metrics_.finish();
   folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
+  log::info("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
+            train_tokens_, duration_text(now_seconds() - started_), static_cast<double>(train_tokens_) / train_seconds_,
+            evaluated_ ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "", folder_.metrics_file().string());
 }
 
 }  // namespace llmfp8

@@ -138,7 +138,7 @@ const Case kModels[] = {
     {"weights_header_size_overflows", 1, {"model.safetensors"},
      raw("model.safetensors", [](std::string bytes) { return number(std::numeric_limits<std::uint64_t>::max() - 4) + bytes.substr(8); })},
     {"weights_header_corrupt", 1, {"model.safetensors"},
-     raw("model.safetensors", [](std::string bytes) { bytes[40] = '\x01'; return bytes; })},
+     raw("model.safetensors", [](std::string bytes) { return bytes.replace(40, 1, 1, '\x01'); })},
     {"shard_missing", 1, {"model-00002-of-00002.safetensors"},
      [](Workshop& shop) {
        fs::remove(shop.path("model/model.safetensors"));

@@ -179,7 +179,8 @@ TEST(Quantizer, MakesTheFormsThatAreAskedFor) {
   EXPECT_FALSE(q.just_in_time);
 
   Fp8State current(Recipe(RecipeKind::current), kLayers, *f.backend, *f.stream);
-  EXPECT_TRUE(current.quantizer(site, Role::weight).create(Shape{64, 64}, DType::bf16, {true, false}, allocate).just_in_time);
+  EXPECT_TRUE(
+      current.quantizer(site, Role::weight).create(Shape{64, 64}, DType::bf16, {true, false}, allocate).just_in_time);
 
   parts.clear();
   q = current.quantizer({0, Product::lm_head}, Role::input).create(Shape{128, 64}, DType::bf16, both, allocate);

@@ -41,10 +41,11 @@ TEST(Recipe, EveryMatrixIsCastAsDocumented) {
             EXPECT_EQ(recipe.quantizes(product), quantized);
             EXPECT_EQ(spec.scaling(), quantized ? row.scaling : Scaling::none);
             if (!quantized) continue;
-            const DType gradient = product == Product::lm_head                                  ? row.head
+            const DType gradient = product == Product::lm_head                               ? row.head
                                    : product == Product::gate_up || product == Product::down ? row.mlp
-                                                                                              : row.attention;
-            EXPECT_EQ(spec.format, role == Role::gradient ? gradient : DType::e4m3) << row.name << " " << name(product) << " " << name(role);
+                                                                                             : row.attention;
+            EXPECT_EQ(spec.format, role == Role::gradient ? gradient : DType::e4m3)
+                << row.name << " " << name(product) << " " << name(role);
             EXPECT_EQ(spec.policy, row.policy);
             EXPECT_EQ(spec.history_length, row.history);
             EXPECT_EQ(spec.algorithm, AmaxAlgorithm::max);

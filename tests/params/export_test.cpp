@@ -77,8 +77,10 @@ TEST(Export, HasTheKeysDtypesAndFilesOfItsSource) {
       for (const char* file : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
         EXPECT_EQ(read_text_file(to / file), read_text_file(from / file)) << file;
       }
-      const SafetensorsFile a = SafetensorsFile::open(from / "model.safetensors"), b = SafetensorsFile::open(to / "model.safetensors");
-      EXPECT_EQ(std::set<std::string>(a.names().begin(), a.names().end()), std::set<std::string>(b.names().begin(), b.names().end()));
+      const SafetensorsFile a = SafetensorsFile::open(from / "model.safetensors"),
+                            b = SafetensorsFile::open(to / "model.safetensors");
+      EXPECT_EQ(std::set<std::string>(a.names().begin(), a.names().end()),
+                std::set<std::string>(b.names().begin(), b.names().end()));
       EXPECT_EQ(b.metadata().at("format"), "pt");
       for (const std::string& name : a.names()) {
         EXPECT_EQ(a.at(name).dtype, b.at(name).dtype) << name;

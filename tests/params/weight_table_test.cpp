@@ -4,8 +4,8 @@
 #include <fstream>
 #include <set>
 
-#include "hub/safetensors_writer.h"
 #include "core/adamw_math.h"
+#include "hub/safetensors_writer.h"
 #include "params/load.h"
 #include "train/engine_support.h"
 
@@ -51,7 +51,8 @@ TEST(WeightTable, CoversTheGoldenFilesExactly) {
         EXPECT_EQ(slice.row_begin, row) << slice.name;
         row += slice.shape[0];
         elements += slice.shape.numel();
-        const bool bias_or_norm = slice.name.find("bias") != std::string::npos || slice.name.find("norm") != std::string::npos;
+        const bool bias_or_norm =
+            slice.name.find("bias") != std::string::npos || slice.name.find("norm") != std::string::npos;
         EXPECT_EQ(spec.is_bias_or_norm, bias_or_norm) << slice.name;
       }
       EXPECT_EQ(row, spec.shape[0]) << spec.name;
@@ -62,7 +63,8 @@ TEST(WeightTable, CoversTheGoldenFilesExactly) {
 }
 
 TEST(WeightTable, TiedHeadIsTheEmbedding) {
-  const WeightTable tied(open_model(model_dir("llama_tied"))->config()), untied(open_model(model_dir("llama_untied"))->config());
+  const WeightTable tied(open_model(model_dir("llama_tied"))->config()),
+      untied(open_model(model_dir("llama_untied"))->config());
   EXPECT_EQ(tied.find(ParamKind::lm_head).kind, ParamKind::embedding);
   EXPECT_FALSE(tied.has(ParamKind::lm_head));
   EXPECT_EQ(untied.find(ParamKind::lm_head).kind, ParamKind::lm_head);
@@ -79,7 +81,8 @@ TEST(Loading, Fp32ValuesArriveBitForBit) {
     options.dtype = DType::f32;
     const auto engine = golden_engine(*backend, model_dir(model), options, {{128}, 1, 64});
     const SafetensorsFile file = SafetensorsFile::open(model_dir(model) / "model.safetensors");
-    for (const auto& [name, tensor] : hf_weights(*engine)) EXPECT_TRUE(same_bits(tensor.values, floats(file.at(name)))) << name;
+    for (const auto& [name, tensor] : hf_weights(*engine))
+      EXPECT_TRUE(same_bits(tensor.values, floats(file.at(name)))) << name;
   }
 }
 
@@ -90,7 +93,8 @@ TEST(Loading, Bf16KeepsTheRemainder) {
   const SafetensorsFile file = SafetensorsFile::open(model_dir("qwen2") / "model.safetensors");
   for (const ParamSpec& spec : engine->params().table().params()) {
     const std::uint16_t* high = engine->params().weight(spec.index).as<const std::uint16_t>();
-    const std::uint16_t* low = engine->optimizer().state_tensor("optimizer.remainder." + spec.name).as<const std::uint16_t>();
+    const std::uint16_t* low =
+        engine->optimizer().state_tensor("optimizer.remainder." + spec.name).as<const std::uint16_t>();
     std::size_t i = 0;
     for (const WeightSlice& slice : spec.slices) {
       for (const float wanted : floats(file.at(slice.name))) {
@@ -103,7 +107,8 @@ TEST(Loading, Bf16KeepsTheRemainder) {
 
 TEST(Loading, NamesWhatIsWrong) {
   const TempDir temp;
-  write_changed("llama_untied", temp.path() / "missing", [](HfTensors& t) { t.erase("model.layers.1.mlp.up_proj.weight"); });
+  write_changed("llama_untied", temp.path() / "missing",
+                [](HfTensors& t) { t.erase("model.layers.1.mlp.up_proj.weight"); });
   EXPECT_NE(load_error(temp.path() / "missing").find("model.layers.1.mlp.up_proj.weight"), std::string::npos);
   write_changed("llama_untied", temp.path() / "shape", [](HfTensors& t) {
     auto& norm = t.at("model.norm.weight");
@@ -111,8 +116,10 @@ TEST(Loading, NamesWhatIsWrong) {
     norm.shape = Shape{63};
   });
   const std::string wrong_shape = load_error(temp.path() / "shape");
-  for (const char* part : {"model.norm.weight", "[63]", "[64]"}) EXPECT_NE(wrong_shape.find(part), std::string::npos) << wrong_shape;
-  write_changed("llama_tied", temp.path() / "same_head", [](HfTensors& t) { t["lm_head.weight"] = t.at("model.embed_tokens.weight"); });
+  for (const char* part : {"model.norm.weight", "[63]", "[64]"})
+    EXPECT_NE(wrong_shape.find(part), std::string::npos) << wrong_shape;
+  write_changed("llama_tied", temp.path() / "same_head",
+                [](HfTensors& t) { t["lm_head.weight"] = t.at("model.embed_tokens.weight"); });
   EXPECT_EQ(load_error(temp.path() / "same_head"), "");
   write_changed("llama_tied", temp.path() / "other_head", [](HfTensors& t) {
     t["lm_head.weight"] = t.at("model.embed_tokens.weight");
@@ -125,7 +132,8 @@ TEST(Training, MovesEveryParameter) {
   for (const char* model : kModels) {
     for (RecipeKind recipe : {RecipeKind::none, RecipeKind::standard, RecipeKind::mxfp8}) {
       const auto backend = create_cpu_backend();
-      std::vector<ParityBatch> batches = {read_parity_batch(model_dir(model) / "batch.safetensors", open_model(model_dir(model))->config())};
+      std::vector<ParityBatch> batches = {
+          read_parity_batch(model_dir(model) / "batch.safetensors", open_model(model_dir(model))->config())};
       const BatchLimits limits = align_batches(batches);
       EngineOptions options;
       options.recipe = recipe;
@@ -137,10 +145,12 @@ TEST(Training, MovesEveryParameter) {
       const HfTensors after = hf_weights(*engine);
       for (const auto& [name, tensor] : before) {
         std::size_t moved = 0;
-        for (std::size_t i = 0; i < tensor.values.size(); ++i) moved += tensor.values[i] != after.at(name).values[i] ? 1u : 0u;
+        for (std::size_t i = 0; i < tensor.values.size(); ++i)
+          moved += tensor.values[i] != after.at(name).values[i] ? 1u : 0u;
         // Rows of tokens that do not occur stay, in an embedding that is not the head too.
         const bool sparse = name == "model.embed_tokens.weight" && !engine->config().tie_word_embeddings;
-        EXPECT_GT(static_cast<double>(moved), (sparse ? 0.1 : 0.98) * static_cast<double>(tensor.values.size())) << model << " " << name;
+        EXPECT_GT(static_cast<double>(moved), (sparse ? 0.1 : 0.98) * static_cast<double>(tensor.values.size()))
+            << model << " " << name;
       }
     }
   }

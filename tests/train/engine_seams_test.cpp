@@ -10,7 +10,8 @@ namespace {
 
 using State = std::vector<std::vector<std::byte>>;
 
-const std::vector<RecipeKind> kAllRecipes = {RecipeKind::none, RecipeKind::standard, RecipeKind::hybrid, RecipeKind::mxfp8, RecipeKind::current};
+const std::vector<RecipeKind> kAllRecipes = {RecipeKind::none, RecipeKind::standard, RecipeKind::hybrid,
+                                             RecipeKind::mxfp8, RecipeKind::current};
 
 std::string label(RecipeKind recipe) { return std::string(Recipe(recipe).name()); }
 
@@ -36,7 +37,9 @@ struct Fixture {
     for (std::size_t i = 0; i < lengths.size(); ++i) batches.push_back(random_batch(config, lengths[i], 100 + i));
     limits = align_batches(batches);
   }
-  std::unique_ptr<Engine> engine(const EngineOptions& options) { return golden_engine(*backend, model_dir(model), options, limits); }
+  std::unique_ptr<Engine> engine(const EngineOptions& options) {
+    return golden_engine(*backend, model_dir(model), options, limits);
+  }
   std::span<const HostBatch> batch(std::size_t i) const { return {&batches[i].host, 1}; }
 };
 
@@ -72,7 +75,8 @@ void check_bad_step(const EngineOptions& options, const std::string& what) {
   EXPECT_TRUE(state_bytes(*engine) == before) << what << ": the bad step changed something";
 
   engine->set_reduce(nullptr);
-  const StepResult good = engine->train_step(setup.batch(0), 1e-3, 1.0), wanted = untouched->train_step(setup.batch(0), 1e-3, 1.0);
+  const StepResult good = engine->train_step(setup.batch(0), 1e-3, 1.0),
+                   wanted = untouched->train_step(setup.batch(0), 1e-3, 1.0);
   EXPECT_TRUE(good.ok);
   EXPECT_EQ(good.loss, wanted.loss) << what;
   const State after = state_bytes(*engine);
@@ -161,7 +165,8 @@ struct Cuts {
     }
     limits = align_batches(all);
     std::size_t next = 0;
-    for (std::int64_t size : {std::int64_t{12}, std::int64_t{6}, std::int64_t{4}, std::int64_t{3}, std::int64_t{2}, std::int64_t{1}}) {
+    for (std::int64_t size :
+         {std::int64_t{12}, std::int64_t{6}, std::int64_t{4}, std::int64_t{3}, std::int64_t{2}, std::int64_t{1}}) {
       std::vector<HostBatch> step;
       for (std::int64_t i = 0; i < 12 / size; ++i) step.push_back(all[next++].host);
       steps.push_back(step);
@@ -181,7 +186,8 @@ TEST(CutOfAStep, AmaxesDoNotChange) {
     EXPECT_TRUE(std::all_of(amaxes.begin(), amaxes.end(), [](float amax) { return amax > 0.0f; }));
     for (const auto& step : cuts.steps) {
       const StepResult parts = engine->gradients(step);
-      EXPECT_TRUE(same_bits(values_of(*engine, engine->fp8().history().amaxes()), amaxes)) << label(recipe) << ", " << step.size() << " micro-batches";
+      EXPECT_TRUE(same_bits(values_of(*engine, engine->fp8().history().amaxes()), amaxes))
+          << label(recipe) << ", " << step.size() << " micro-batches";
       EXPECT_EQ(parts.num_supervised, whole.num_supervised);
       EXPECT_NEAR(parts.loss, whole.loss, 1e-12);
     }
@@ -205,7 +211,8 @@ TEST(CutOfAStep, GradientIsTheSameToRounding) {
           ASSERT_TRUE(engine->gradients(step).ok);
           for (const auto& [name, tensor] : hf_gradients(*engine, 1.0)) {
             EXPECT_LT(rel_l2(tensor.values, whole.at(name).values), 3e-6)
-                << model << " " << label(recipe) << " " << llmfp8::name(dtype) << " " << name << ", " << step.size() << " micro-batches";
+                << model << " " << label(recipe) << " " << llmfp8::name(dtype) << " " << name << ", " << step.size()
+                << " micro-batches";
           }
         }
       }
@@ -238,7 +245,8 @@ TEST(Tail, GarbageChangesNoBit) {
     const auto clean = setup.engine(bf16_options(recipe)), dirty = setup.engine(bf16_options(recipe));
     for (std::size_t step = 0; step < 3; ++step) {
       const HostBatch garbage = with_garbage(setup.batches[step].host);
-      const StepResult a = clean->train_step(setup.batch(step), 1e-3, 1.0), b = dirty->train_step({&garbage, 1}, 1e-3, 1.0);
+      const StepResult a = clean->train_step(setup.batch(step), 1e-3, 1.0),
+                       b = dirty->train_step({&garbage, 1}, 1e-3, 1.0);
       ASSERT_TRUE(a.ok && b.ok);
       EXPECT_EQ(a.loss, b.loss);
       EXPECT_EQ(a.grad_norm, b.grad_norm);
@@ -297,20 +305,21 @@ TEST(RecomputeLevels, GiveIdenticalBytes) {
         gradients = hf_gradients(*engine, 1.0);
         continue;
       }
-      EXPECT_TRUE(same_bits(hf_gradients(*engine, 1.0), gradients)) << label(recipe) << " level " << static_cast<int>(level);
+      EXPECT_TRUE(same_bits(hf_gradients(*engine, 1.0), gradients))
+          << label(recipe) << " level " << static_cast<int>(level);
       EXPECT_TRUE(state_bytes(*engine) == wanted) << label(recipe) << " level " << static_cast<int>(level);
     }
   }
 }
 
-TEST(RecomputeLevels, EachNeedsNoMoreMemoryThanTheOneBefore) {
+TEST(RecomputeLevels, EachNeedsLessMemoryThanTheOneBefore) {
   Fixture setup("qwen2", {{200, 300}});
   std::size_t before = std::numeric_limits<std::size_t>::max();
   for (Recompute level : kRecomputeLevels) {
     EngineOptions options = bf16_options(RecipeKind::standard);
     options.recompute = level;
     const std::size_t bytes = setup.engine(options)->arena().plan().peak_bytes();
-    EXPECT_LE(bytes, before) << static_cast<int>(level);
+    EXPECT_LT(bytes, before) << static_cast<int>(level);
     before = bytes;
   }
 }
@@ -352,7 +361,8 @@ TEST(ArenaOfTheEngine, WhatWasNotPlannedThrows) {
 // A step that throws half-way leaves an engine that can go on.
 TEST(ArenaOfTheEngine, SurvivesAnException) {
   Fixture setup("llama_tied", {{100}});
-  const auto engine = setup.engine(bf16_options(RecipeKind::none)), untouched = setup.engine(bf16_options(RecipeKind::none));
+  const auto engine = setup.engine(bf16_options(RecipeKind::none)),
+             untouched = setup.engine(bf16_options(RecipeKind::none));
   HostBatch bad = setup.batches[0].host;
   bad.labels[0] = static_cast<std::int32_t>(engine->config().vocab_size);
   EXPECT_THROW(engine->train_step({&bad, 1}, 1e-3, 1.0), Error);
@@ -407,14 +417,18 @@ TEST(Ledger, SaysTheFormatsThatRan) {
             const DType gradient = mlp ? want.mlp_gradient : want.attention_gradient;
             EXPECT_EQ(r.calls, 1);
             EXPECT_EQ(r.scaling, fp8 ? want.scaling : Scaling::none);
-            EXPECT_EQ(r.a, !fp8 ? DType::bf16 : pass == GemmPass::fprop ? DType::e4m3 : gradient) << label(want.recipe) << name(product);
+            EXPECT_EQ(r.a, !fp8                      ? DType::bf16
+                           : pass == GemmPass::fprop ? DType::e4m3
+                                                     : gradient)
+                << label(want.recipe) << name(product);
             EXPECT_EQ(r.b, fp8 ? DType::e4m3 : DType::bf16);
             EXPECT_EQ(r.just_in_time, fp8 && want.just_in_time);
           }
         }
       }
       const ModelConfig& c = engine->config();
-      const double layers = 2.0 * static_cast<double>(c.hidden_size * (c.qkv_size() + c.q_size() + 3 * c.intermediate_size)) * 100.0;
+      const double layers =
+          2.0 * static_cast<double>(c.hidden_size * (c.qkv_size() + c.q_size() + 3 * c.intermediate_size)) * 100.0;
       const double supervised = static_cast<double>(setup.batches[0].host.counts.num_supervised);
       const double head_work = static_cast<double>(c.hidden_size * c.vocab_size) * supervised;
       EXPECT_NEAR(ledger.fp8_share(), head ? 1.0 : layers / (layers + head_work), 1e-9);

@@ -22,7 +22,8 @@ ParityBatch random_batch(const ModelConfig& config, const std::vector<std::int64
     const std::size_t begin = batch.host.tokens.size();
     for (std::int64_t t = 0; t < length; ++t) {
       batch.host.positions.push_back(static_cast<std::int32_t>(t));
-      batch.host.tokens.push_back(static_cast<std::int32_t>(at(begin + static_cast<std::size_t>(t)) % static_cast<std::uint64_t>(config.vocab_size)));
+      batch.host.tokens.push_back(static_cast<std::int32_t>(at(begin + static_cast<std::size_t>(t)) %
+                                                            static_cast<std::uint64_t>(config.vocab_size)));
     }
     for (std::int64_t t = 0; t < length; ++t) {
       const std::size_t i = begin + static_cast<std::size_t>(t);

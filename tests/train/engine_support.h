@@ -18,8 +18,10 @@
 namespace llmfp8::testing {
 
 inline constexpr const char* kModels[] = {"llama_tied", "llama_untied", "qwen2"};
-inline constexpr Recompute kRecomputeLevels[] = {Recompute::none, Recompute::norm_swiglu, Recompute::mlp, Recompute::block};
-inline constexpr RecipeKind kFp8Recipes[] = {RecipeKind::standard, RecipeKind::hybrid, RecipeKind::mxfp8, RecipeKind::current};
+inline constexpr Recompute kRecomputeLevels[] = {Recompute::none, Recompute::norm_swiglu, Recompute::mlp,
+                                                 Recompute::block};
+inline constexpr RecipeKind kFp8Recipes[] = {RecipeKind::standard, RecipeKind::hybrid, RecipeKind::mxfp8,
+                                             RecipeKind::current};
 
 inline std::filesystem::path model_dir(const std::string& model) { return golden_dir() / "models" / model; }
 
@@ -74,8 +76,8 @@ inline std::vector<HostBatch> hosts(const std::vector<ParityBatch>& batches) {
 }
 
 // A golden model, loaded, that takes batches of these shapes.
-inline std::unique_ptr<Engine> golden_engine(Backend& backend, const std::filesystem::path& folder, EngineOptions options,
-                                             const BatchLimits& limits) {
+inline std::unique_ptr<Engine> golden_engine(Backend& backend, const std::filesystem::path& folder,
+                                             EngineOptions options, const BatchLimits& limits) {
   const auto source = open_model(folder);
   options.train_limits = limits;
   auto engine = std::make_unique<Engine>(backend, source->config(), options);

@@ -31,14 +31,16 @@ struct GoldenRun {
     micro_batches = hosts(batches);
     engine = golden_engine(*backend, model_dir(model), options, limits);
   }
-  GoldenRun(const std::string& model, const EngineOptions& options) : GoldenRun(model, {"batch.safetensors"}, options) {}
+  GoldenRun(const std::string& model, const EngineOptions& options)
+      : GoldenRun(model, {"batch.safetensors"}, options) {}
 };
 
 // Values of the expected tensor at the batch's places.
 std::vector<float> at_places(const SafetensorsEntry& entry, const ParityBatch& batch, std::int64_t width) {
   const std::vector<float> all = floats(entry);
   std::vector<float> values;
-  for (const std::int64_t place : batch.places) values.insert(values.end(), all.begin() + place * width, all.begin() + (place + 1) * width);
+  for (const std::int64_t place : batch.places)
+    values.insert(values.end(), all.begin() + place * width, all.begin() + (place + 1) * width);
   return values;
 }
 
@@ -58,7 +60,8 @@ TEST_P(GoldenModels, ForwardInFp32) {
   std::vector<float> wanted;
   for (const std::int64_t place : batch.places) {
     const std::int64_t row = place / batch.columns, column = place % batch.columns;
-    wanted.push_back(column + 1 < batch.columns ? losses[static_cast<std::size_t>(row * (batch.columns - 1) + column)] : 0.0f);
+    wanted.push_back(column + 1 < batch.columns ? losses[static_cast<std::size_t>(row * (batch.columns - 1) + column)]
+                                                : 0.0f);
   }
   EXPECT_LT(max_abs(trace.token_loss, wanted), kLogits);
 
@@ -103,9 +106,12 @@ TEST_P(GoldenModels, NewConfigLayoutIsTheSameModel) {
   GoldenRun run(GetParam(), options_of(DType::f32));
   const TempDir folder;
   std::filesystem::copy_file(model_dir(GetParam()) / "config_v5.json", folder.path() / "config.json");
-  std::filesystem::create_symlink(std::filesystem::absolute(model_dir(GetParam())) / "model.safetensors", folder.path() / "model.safetensors");
-  const auto other = golden_engine(*run.backend, folder.path(), options_of(DType::f32), run.engine->options().train_limits);
-  EXPECT_TRUE(same_bits(trace_forward(*run.engine, run.micro_batches[0]).logits, trace_forward(*other, run.micro_batches[0]).logits));
+  std::filesystem::create_symlink(std::filesystem::absolute(model_dir(GetParam())) / "model.safetensors",
+                                  folder.path() / "model.safetensors");
+  const auto other =
+      golden_engine(*run.backend, folder.path(), options_of(DType::f32), run.engine->options().train_limits);
+  EXPECT_TRUE(same_bits(trace_forward(*run.engine, run.micro_batches[0]).logits,
+                        trace_forward(*other, run.micro_batches[0]).logits));
 }
 
 struct Training {
@@ -142,16 +148,21 @@ void train_as_golden(const std::string& model, const Training& training) {
 }
 
 TEST_P(GoldenModels, TenSteps) {
-  train_as_golden(GetParam(), {"expected_train.json", "expected_weights_step10.safetensors", {"batch.safetensors"}, "max_grad_norm"});
+  train_as_golden(
+      GetParam(),
+      {"expected_train.json", "expected_weights_step10.safetensors", {"batch.safetensors"}, "max_grad_norm"});
 }
 
 TEST_P(GoldenModels, TenStepsWithAccumulation) {
-  train_as_golden(GetParam(), {"expected_train_ga2.json", "expected_weights_ga2_step10.safetensors",
-                               {"batch.safetensors", "batch2.safetensors"}, "max_grad_norm"});
+  train_as_golden(GetParam(), {"expected_train_ga2.json",
+                               "expected_weights_ga2_step10.safetensors",
+                               {"batch.safetensors", "batch2.safetensors"},
+                               "max_grad_norm"});
 }
 
 TEST_P(GoldenModels, TenStepsOfWhichSomeAreClipped) {
-  train_as_golden(GetParam(), {"expected_train_mixed_clip.json", nullptr, {"batch.safetensors"}, "mixed_max_grad_norm"});
+  train_as_golden(GetParam(),
+                  {"expected_train_mixed_clip.json", nullptr, {"batch.safetensors"}, "mixed_max_grad_norm"});
 }
 
 // bf16 rounds about ten activations on the way through a layer and the weights of its four products, at the ends two more
@@ -203,10 +214,12 @@ TEST_P(GoldenModels, EveryFp8RecipeStaysNearBf16) {
       options.fp8_lm_head = head;
       const std::vector<double> losses = ten_losses(GetParam(), options);
       double worst = 0;
-      for (std::size_t step = 0; step < losses.size(); ++step) worst = std::max(worst, std::abs(losses[step] / bf16[step] - 1.0));
+      for (std::size_t step = 0; step < losses.size(); ++step)
+        worst = std::max(worst, std::abs(losses[step] / bf16[step] - 1.0));
       EXPECT_LT(worst, 0.03) << Recipe(recipe).name() << (head ? " with head" : "");
       EXPECT_GT(worst, 0.0);
-      RecordProperty(std::string("worst_") + std::string(Recipe(recipe).name()) + (head ? "_head" : ""), std::to_string(worst));
+      RecordProperty(std::string("worst_") + std::string(Recipe(recipe).name()) + (head ? "_head" : ""),
+                     std::to_string(worst));
     }
   }
 }
@@ -256,7 +269,8 @@ struct PackedRun {
 
 TEST_P(GoldenPacking, PackedIsPyTorchsDocumentByDocument) {
   PackedRun run(GetParam(), options_of(DType::f32));
-  const SafetensorsFile expected = SafetensorsFile::open(golden_dir() / "packing" / GetParam() / "expected_fp32.safetensors");
+  const SafetensorsFile expected =
+      SafetensorsFile::open(golden_dir() / "packing" / GetParam() / "expected_fp32.safetensors");
   const HostBatch& packed = run.batches[0].host;
   const ForwardTrace trace = trace_forward(*run.engine, packed);
   const std::vector<float> sums = floats(expected.at("doc_loss_sums"));
@@ -268,7 +282,8 @@ TEST_P(GoldenPacking, PackedIsPyTorchsDocumentByDocument) {
                       floats(expected.at("doc" + std::to_string(d) + ".logits"))),
               kLogits);
     double sum = 0;
-    for (std::ptrdiff_t t = begin; t < end; ++t) sum += static_cast<double>(trace.token_loss[static_cast<std::size_t>(t)]);
+    for (std::ptrdiff_t t = begin; t < end; ++t)
+      sum += static_cast<double>(trace.token_loss[static_cast<std::size_t>(t)]);
     EXPECT_NEAR(sum, static_cast<double>(sums[static_cast<std::size_t>(d)]), kLoss * static_cast<double>(end - begin));
   }
   const StepResult result = run.engine->gradients({&packed, 1});

@@ -34,7 +34,8 @@ std::string error_of(const std::vector<std::string>& args) {
 }
 
 std::vector<std::string> golden_args(const std::string& model, std::vector<std::string> more) {
-  std::vector<std::string> args = {"--model", model_dir(model).string(), "--batch", (model_dir(model) / "batch.safetensors").string()};
+  std::vector<std::string> args = {"--model", model_dir(model).string(), "--batch",
+                                   (model_dir(model) / "batch.safetensors").string()};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }
@@ -44,7 +45,8 @@ TEST(ParityCommand, PlainRunIsTheGoldenFile) {
     const TempDir temp;
     const fs::path out = temp.path() / "out.safetensors";
     const nlohmann::json line = nlohmann::json::parse(run(golden_args(model, {"--out", out.string()})));
-    const SafetensorsFile found = SafetensorsFile::open(out), wanted = SafetensorsFile::open(model_dir(model) / "expected_fp32.safetensors");
+    const SafetensorsFile found = SafetensorsFile::open(out),
+                          wanted = SafetensorsFile::open(model_dir(model) / "expected_fp32.safetensors");
     const SafetensorsFile batch = SafetensorsFile::open(model_dir(model) / "batch.safetensors");
     std::vector<std::int64_t> mask(static_cast<std::size_t>(batch.at("attention_mask").shape.numel()));
     std::memcpy(mask.data(), batch.at("attention_mask").tensor.data, mask.size() * sizeof(std::int64_t));
@@ -76,7 +78,8 @@ TEST(ParityCommand, StepsFollowTheGoldenTrace) {
   const TempDir temp;
   const fs::path weights = temp.path() / "weights.safetensors";
   const std::string batch2 = (model_dir("qwen2") / "batch2.safetensors").string();
-  std::istringstream lines(run(golden_args("qwen2", {"--steps", "10", "--batch2", batch2, "--out_weights", weights.string()})));
+  std::istringstream lines(
+      run(golden_args("qwen2", {"--steps", "10", "--batch2", batch2, "--out_weights", weights.string()})));
   const nlohmann::json expected = read_json(model_dir("qwen2") / "expected_train_ga2.json");
   std::string line;
   for (const nlohmann::json& wanted : expected["steps"]) {
@@ -90,24 +93,30 @@ TEST(ParityCommand, StepsFollowTheGoldenTrace) {
   ASSERT_TRUE(std::getline(lines, line));
   EXPECT_NEAR(nlohmann::json::parse(line)["loss_after"].get<double>(), expected["loss_after"].get<double>(), 1e-5);
   EXPECT_FALSE(std::getline(lines, line));
-  const SafetensorsFile final_weights = SafetensorsFile::open(model_dir("qwen2") / "expected_weights_ga2_step10.safetensors");
+  const SafetensorsFile final_weights =
+      SafetensorsFile::open(model_dir("qwen2") / "expected_weights_ga2_step10.safetensors");
   const SafetensorsFile found = SafetensorsFile::open(weights);
   EXPECT_EQ(found.names().size(), final_weights.names().size());
   for (const std::string& name : final_weights.names()) {
-    EXPECT_LT(rel_l2(floats(found.at(name)), floats(final_weights.at(name))), name.ends_with("k_proj.bias") ? 1e-3 : 4e-5) << name;
+    EXPECT_LT(rel_l2(floats(found.at(name)), floats(final_weights.at(name))),
+              name.ends_with("k_proj.bias") ? 1e-3 : 4e-5)
+        << name;
   }
 }
 
 TEST(ParityCommand, TakesPackedDocumentsAndEveryRecipe) {
   const TempDir temp;
   const std::string batch = (golden_dir() / "packing" / "qwen2" / "packed.safetensors").string();
-  const SafetensorsFile expected = SafetensorsFile::open(golden_dir() / "packing" / "qwen2" / "expected_fp32.safetensors");
+  const SafetensorsFile expected =
+      SafetensorsFile::open(golden_dir() / "packing" / "qwen2" / "expected_fp32.safetensors");
   const double wanted = static_cast<double>(floats(expected.at("loss"))[0]);
   for (const char* recipe : {"none", "default", "hybrid", "mxfp8", "current"}) {
     const std::string out = (temp.path() / recipe).string();
-    const std::string line = run({"--model", model_dir("qwen2").string(), "--batch", batch, "--out", out, "--recipe", recipe, "--fp8_lm_head",
-                                  "--recompute", "block"});
-    EXPECT_NEAR(nlohmann::json::parse(line)["loss"].get<double>(), wanted, std::string(recipe) == "none" ? 2e-6 : 0.01 * wanted) << recipe;
+    const std::string line = run({"--model", model_dir("qwen2").string(), "--batch", batch, "--out", out, "--recipe",
+                                  recipe, "--fp8_lm_head", "--recompute", "block"});
+    EXPECT_NEAR(nlohmann::json::parse(line)["loss"].get<double>(), wanted,
+                std::string(recipe) == "none" ? 2e-6 : 0.01 * wanted)
+        << recipe;
     const SafetensorsFile written = SafetensorsFile::open(out);
     EXPECT_EQ(written.at("logits").shape[0], 1);
     EXPECT_EQ(written.at("logits").shape[1], SafetensorsFile::open(batch).at("input_ids").shape[0]);
@@ -137,7 +146,8 @@ struct BadBatch {
     for (const auto& [name, values] : tensors) declarations.push_back({name, DType::i64, shapes.at(name)});
     {
       SafetensorsWriter writer(file, declarations);
-      for (const auto& [name, values] : tensors) writer.write(name, values.data(), values.size() * sizeof(std::int64_t));
+      for (const auto& [name, values] : tensors)
+        writer.write(name, values.data(), values.size() * sizeof(std::int64_t));
       writer.finish();
     }
     try {
@@ -153,7 +163,8 @@ struct BadBatch {
 };
 
 void expect_parts(const std::string& error, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << "\"" << error << "\" lacks " << part;
+  for (const std::string& part : parts)
+    EXPECT_NE(error.find(part), std::string::npos) << "\"" << error << "\" lacks " << part;
 }
 
 TEST(ParityBatchFile, GoodOnesAreLaidEndToEnd) {
@@ -163,7 +174,8 @@ TEST(ParityBatchFile, GoodOnesAreLaidEndToEnd) {
   EXPECT_EQ(batch.rows, 4);
   EXPECT_EQ(batch.columns, 48);
   EXPECT_EQ(batch.host.counts.num_docs, 4);
-  EXPECT_EQ(batch.host.counts.num_supervised, read_json(model_dir("qwen2") / "expected_train.json")["supervised_tokens"].get<int>());
+  EXPECT_EQ(batch.host.counts.num_supervised,
+            read_json(model_dir("qwen2") / "expected_train.json")["supervised_tokens"].get<int>());
   EXPECT_EQ(batch.host.capacity % 128, 0);
   const ParityBatch packed = read_parity_batch(golden_dir() / "packing" / "qwen2" / "packed.safetensors", config);
   std::int64_t supervised = 0;
@@ -239,7 +251,8 @@ TEST(ParityCommand, RefusesFlagsThatMakeNoSense) {
   expect_parts(error_of(golden_args("qwen2", {"--out", "x", "--learning_rate", "1"})), {"--learning_rate", "--steps"});
   expect_parts(error_of(golden_args("qwen2", {"--out", "x", "--recipe", "fp4"})), {"recipe", "fp4", "mxfp8"});
   expect_parts(error_of(golden_args("qwen2", {"--out", "/no/such/folder/x"})), {"/no/such/folder/x"});
-  expect_parts(error_of({"--model", model_dir("qwen2").string(), "--batch", "/no/such/batch", "--out", "x"}), {"/no/such/batch"});
+  expect_parts(error_of({"--model", model_dir("qwen2").string(), "--batch", "/no/such/batch", "--out", "x"}),
+               {"/no/such/batch"});
 }
 
 }  // namespace

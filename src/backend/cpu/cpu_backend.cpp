@@ -43,7 +43,7 @@ Buffer allocate_zeroed(std::size_t bytes, std::string_view what) {
 class CpuBackend : public Backend {
  public:
   CpuBackend() : engine_(cpu::matmul_engine()) {
-    capabilities_.device = fmt::format("cpu: {}, {} threads", processor_name(), num_threads());
+    capabilities_.device = fmt::format("cpu: {}, {} thread{}", processor_name(), num_threads(), num_threads() == 1 ? "" : "s");
     capabilities_.matmul = engine_.describe();
     capabilities_.fp8_tensor = {true, "emulated exactly"};
     capabilities_.mxfp8 = {true, "emulated exactly"};

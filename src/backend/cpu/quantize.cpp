@@ -62,26 +62,47 @@ LLMFP8_CLONES std::uint32_t tensor_rows(const Tensor& x, const QTensor& out, flo
   return best;
 }
 
+LLMFP8_INLINE std::uint32_t select(bool condition, std::uint32_t a, std::uint32_t b) {
+  return b ^ ((a ^ b) & (0u - static_cast<std::uint32_t>(condition)));
+}
+
+// mx_scale_code() and mx_multiplier() of n blocks without a branch, so that the loop vectorises. amax: bits, never NaN.
+LLMFP8_INLINE void mx_scales(const std::uint32_t* __restrict amax, float max, std::int64_t n, std::uint8_t* __restrict codes,
+                             float* __restrict multipliers) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t u = std::bit_cast<std::uint32_t>(std::bit_cast<float>(amax[i]) * (1.0f / max));
+    const std::uint32_t exponent = u >> 23, exact = select(exponent == 0, 0x400000u, 0u);
+    const std::uint32_t raised = exponent + static_cast<std::uint32_t>((u & 0x7FFFFFu) > exact);
+    const std::uint32_t code = select(exponent >= 254, 254u, raised);
+    codes[i] = static_cast<std::uint8_t>(code);
+    multipliers[i] = std::bit_cast<float>(select(code == 254, 0x00400000u, (254u - code) << 23));
+  }
+}
+
 // One scale per 32 columns of a row.
 template <typename A, DType Format>
 LLMFP8_CLONES std::uint32_t mx_rows(const Tensor& x, const QTensor& out, std::int64_t begin, std::int64_t end) {
-  float buffer[kChunk];
+  constexpr int kBlocks = kChunk / kBlock;
+  float buffer[kChunk], multipliers[kBlocks];
+  std::uint8_t codes[kChunk], scales[kBlocks];  // local: a byte in the output could alias anything, and nothing vectorises
+  std::uint32_t amax[kBlocks] = {};
   std::uint32_t best = 0;
   const float max = fp8_max(Format);
   for (std::int64_t row = begin; row < end; ++row) {
-    std::uint8_t* scales = row_of<std::uint8_t>(out.rowwise_scale_inv, row);
     for (std::int64_t c = 0; c < x.cols(); c += kChunk) {
-      const std::int64_t n = std::min<std::int64_t>(kChunk, x.cols() - c);
-      std::uint8_t* codes = row_of<std::uint8_t>(out.rowwise, row) + c;
+      const std::int64_t n = std::min<std::int64_t>(kChunk, x.cols() - c), blocks = n / kBlock;
       load(row_of<const A>(x, row) + c, buffer, n);
-      for (std::int64_t b = 0; b < n; b += kBlock) {
-        const std::uint32_t amax = amax_bits(buffer + b, kBlock);
-        best = std::max(best, amax);
-        const std::uint8_t scale = mx_scale_code(std::bit_cast<float>(amax), max);
-        const float multiplier = mx_multiplier(scale);
-        scales[(c + b) / kBlock] = scale;
-        for (int i = 0; i < kBlock; ++i) codes[b + i] = encode<Format>(buffer[b + i] * multiplier);
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        amax[b] = amax_bits(buffer + b * kBlock, kBlock);
+        best = std::max(best, amax[b]);
       }
+      mx_scales(amax, max, blocks, scales, multipliers);
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        for (int i = 0; i < kBlock; ++i) buffer[b * kBlock + i] *= multipliers[b];
+      }
+      for (std::int64_t i = 0; i < n; ++i) codes[i] = encode<Format>(buffer[i]);
+      std::memcpy(row_of<std::uint8_t>(out.rowwise, row) + c, codes, static_cast<std::size_t>(n));
+      std::memcpy(row_of<std::uint8_t>(out.rowwise_scale_inv, row) + c / kBlock, scales, static_cast<std::size_t>(blocks));
     }
   }
   return best;
@@ -94,11 +115,11 @@ LLMFP8_CLONES std::uint32_t mx_columns(const Tensor& x, std::int64_t live, const
   float buffer[kChunk];
   std::uint32_t amax[kChunk];
   float multiplier[kChunk];
+  std::uint8_t codes[kChunk], scales[kChunk];  // local, as in mx_rows
   std::uint32_t best = 0;
   const float max = fp8_max(Format);
   for (std::int64_t block = begin; block < end; ++block) {
     const std::int64_t first = block * kBlock, last = std::clamp<std::int64_t>(live, first, first + kBlock);
-    std::uint8_t* scales = row_of<std::uint8_t>(out.columnwise_scale_inv, block);
     for (std::int64_t c = 0; c < x.cols(); c += kChunk) {
       const std::int64_t n = std::min<std::int64_t>(kChunk, x.cols() - c);
       std::fill_n(amax, kChunk, 0u);
@@ -110,15 +131,13 @@ LLMFP8_CLONES std::uint32_t mx_columns(const Tensor& x, std::int64_t live, const
           amax[i] = std::max(amax[i], counted);
         }
       }
-      for (std::int64_t i = 0; i < n; ++i) {
-        best = std::max(best, amax[i]);
-        scales[c + i] = mx_scale_code(std::bit_cast<float>(amax[i]), max);
-        multiplier[i] = mx_multiplier(scales[c + i]);
-      }
+      for (std::int64_t i = 0; i < n; ++i) best = std::max(best, amax[i]);
+      mx_scales(amax, max, n, scales, multiplier);
+      std::memcpy(row_of<std::uint8_t>(out.columnwise_scale_inv, block) + c, scales, static_cast<std::size_t>(n));
       for (std::int64_t row = first; row < last; ++row) {
-        std::uint8_t* codes = row_of<std::uint8_t>(out.columnwise, row) + c;
         load(row_of<const A>(x, row) + c, buffer, n);
         for (std::int64_t i = 0; i < n; ++i) codes[i] = encode<Format>(buffer[i] * multiplier[i]);
+        std::memcpy(row_of<std::uint8_t>(out.columnwise, row) + c, codes, static_cast<std::size_t>(n));
       }
       for (std::int64_t row = last; row < first + kBlock; ++row) {
         std::memset(row_of<std::uint8_t>(out.columnwise, row) + c, 0, static_cast<std::size_t>(n));
@@ -163,22 +182,24 @@ void quantize_tensor(const Tensor& x, std::int64_t live, const QTensor& out) {
   }
 }
 
+// Both directions of 32 rows at a time: the second reads what the first brought into the cache.
 template <typename A, DType Format>
 void quantize_mx(const Tensor& x, std::int64_t live, const QTensor& out) {
   std::atomic<std::uint32_t> best{0};
-  if (out.rowwise.defined()) {
-    parallel_for(live, row_grain(x.cols()),
-                 [&](std::int64_t begin, std::int64_t end) { raise(best, mx_rows<A, Format>(x, out, begin, end)); });
-    for (std::int64_t row = live; row < x.rows(); ++row) {
-      zero_row<std::uint8_t>(out.rowwise, row);
-      zero_row<std::uint8_t>(out.rowwise_scale_inv, row);
+  const std::int64_t rows = x.rows();
+  parallel_for((rows + kBlock - 1) / kBlock, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t block = begin; block < end; ++block) {
+      const std::int64_t first = block * kBlock, last = std::min(rows, first + kBlock);
+      if (out.rowwise.defined()) {
+        raise(best, mx_rows<A, Format>(x, out, first, std::clamp<std::int64_t>(live, first, last)));
+        for (std::int64_t row = std::max(first, live); row < last; ++row) {
+          zero_row<std::uint8_t>(out.rowwise, row);
+          zero_row<std::uint8_t>(out.rowwise_scale_inv, row);
+        }
+      }
+      if (out.columnwise.defined()) raise(best, mx_columns<A, Format>(x, live, out, block, block + 1));
     }
-  }
-  if (out.columnwise.defined()) {
-    parallel_for(x.rows() / kBlock, 1, [&](std::int64_t begin, std::int64_t end) {
-      raise(best, mx_columns<A, Format>(x, live, out, begin, end));
-    });
-  }
+  });
   combine(out.amax, best.load());
 }
 

@@ -37,14 +37,14 @@ template <typename T>
 using Choices = std::vector<std::pair<std::string, T>>;
 
 const Choices<RecipeKind> kRecipes = {{"none", RecipeKind::none},
-                                                    {"default", RecipeKind::standard},
-                                                    {"hybrid", RecipeKind::hybrid},
-                                                    {"mxfp8", RecipeKind::mxfp8},
-                                                    {"current", RecipeKind::current}};
+                                      {"default", RecipeKind::standard},
+                                      {"hybrid", RecipeKind::hybrid},
+                                      {"mxfp8", RecipeKind::mxfp8},
+                                      {"current", RecipeKind::current}};
 const Choices<Recompute> kRecompute = {{"none", Recompute::none},
-                                                     {"norm_swiglu", Recompute::norm_swiglu},
-                                                     {"mlp", Recompute::mlp},
-                                                     {"block", Recompute::block}};
+                                       {"norm_swiglu", Recompute::norm_swiglu},
+                                       {"mlp", Recompute::mlp},
+                                       {"block", Recompute::block}};
 const Choices<LrScheduler> kSchedulers = {
     {"linear", LrScheduler::linear}, {"cosine", LrScheduler::cosine}, {"constant", LrScheduler::constant}};
 const Choices<OptimState> kOptimStates = {
@@ -87,11 +87,16 @@ void declare_training(FlagSet& flags, ParityFlags& given) {
 }
 
 void declare(FlagSet& flags, ParityFlags& given) {
-  flags.text("model", "NAME", &given.model, "a folder, a .gguf file or a hub name in the local cache", Presence::required);
-  flags.text("batch", "FILE", &given.batch,
-             "safetensors: input_ids, labels, attention_mask i64 [B, S]; or input_ids, labels i64 [T] and cu_seqlens i32", Presence::required);
-  flags.text("out", "FILE", &given.out, "write logits, loss, token_loss, hidden states of row 0 and gradients, before any step");
-  flags.choice("dtype", {"fp32", "bf16"}, &given.dtype, "of weights and activations; without it, fp32, or bf16 with a recipe");
+  flags.text("model", "NAME", &given.model, "a folder, a .gguf file or a hub name in the local cache",
+             Presence::required);
+  flags.text(
+      "batch", "FILE", &given.batch,
+      "safetensors: input_ids, labels, attention_mask i64 [B, S]; or input_ids, labels i64 [T] and cu_seqlens i32",
+      Presence::required);
+  flags.text("out", "FILE", &given.out,
+             "write logits, loss, token_loss, hidden states of row 0 and gradients, before any step");
+  flags.choice("dtype", {"fp32", "bf16"}, &given.dtype,
+               "of weights and activations; without it, fp32, or bf16 with a recipe");
   flags.choice("recipe", words(kRecipes), &given.recipe, "FP8 recipe, as --fp8_scenario of train_fp8");
   flags.on_off("fp8_lm_head", &given.fp8_lm_head, "the language-model head in FP8 too");
   flags.choice("fp8_start", {"calibrate", "te"}, &given.fp8_start, "first scales of delayed scaling");
@@ -100,13 +105,15 @@ void declare(FlagSet& flags, ParityFlags& given) {
   declare_training(flags, given);
   flags.choice("device", {"auto", "cpu", "cuda"}, &given.device, "where it runs");
   flags.whole("threads", {0, 4096}, &given.threads, "CPU threads; 0: all cores");
-  flags.text("weights_cache_dir", "DIR", &given.weights_cache_dir, "folder of downloaded models; without it, the hub's default");
+  flags.text("weights_cache_dir", "DIR", &given.weights_cache_dir,
+             "folder of downloaded models; without it, the hub's default");
 }
 
 void check_together(const FlagSet& flags, const ParityFlags& given) {
   if (given.out.empty() && given.steps == 0) fail_usage("parity: nothing to do, give --out FILE or --steps N");
   if (given.steps > 0) return;
-  for (const char* name : {"out_weights", "learning_rate", "lr_scheduler", "warmup_steps", "total_steps", "optim_state", "weight_update"}) {
+  for (const char* name : {"out_weights", "learning_rate", "lr_scheduler", "warmup_steps", "total_steps", "optim_state",
+                           "weight_update"}) {
     if (flags.is_set(name)) fail_usage("parity: --{} has no meaning without --steps", name);
   }
 }
@@ -120,7 +127,11 @@ EngineOptions engine_options(const ParityFlags& given, const BatchLimits& limits
   options.fp8_start = given.fp8_start == "te" ? Fp8Start::te : Fp8Start::calibrate;
   options.grad_dtype = given.grad_dtype == "fp32" ? DType::f32 : DType::bf16;
   options.recompute = meaning(kRecompute, given.recompute);
-  options.optimizer = {given.adam_beta1, given.adam_beta2, given.adam_eps, given.weight_decay, meaning(kOptimStates, given.optim_state),
+  options.optimizer = {given.adam_beta1,
+                       given.adam_beta2,
+                       given.adam_eps,
+                       given.weight_decay,
+                       meaning(kOptimStates, given.optim_state),
                        meaning(kWeightUpdates, given.weight_update)};
   options.decay_rule = given.decay_bias_and_norm ? DecayRule::everything : DecayRule::no_bias_or_norm;
   options.seed = static_cast<std::uint64_t>(given.seed);
@@ -140,7 +151,8 @@ void print_json(const nlohmann::ordered_json& json) {
   std::fflush(stdout);
 }
 
-void write_out(Engine& engine, const ParityFlags& given, const ParityBatch& batch, std::span<const HostBatch> micro_batches) {
+void write_out(Engine& engine, const ParityFlags& given, const ParityBatch& batch,
+               std::span<const HostBatch> micro_batches) {
   const StepResult result = engine.gradients(micro_batches);
   write_parity(given.out, batch, trace_forward(engine, batch.host), result.loss,
                hf_gradients(engine, static_cast<double>(result.num_supervised)));
@@ -155,8 +167,8 @@ void run_steps(Engine& engine, const ParityFlags& given, std::span<const HostBat
     const double rate = learning_rate(schedule, step);
     const StepResult result = engine.train_step(micro_batches, rate, given.max_grad_norm);
     print_json({{"step", step}, {"lr", rate}, {"loss", result.loss}, {"grad_norm", result.grad_norm}});
-    CHECK(result.ok, "step {}: loss {} or gradient norm {} is not finite; the weights are those of the step before", step, result.loss,
-          result.grad_norm);
+    CHECK(result.ok, "step {}: loss {} or gradient norm {} is not finite; the weights are those of the step before",
+          step, result.loss, result.grad_norm);
   }
   print_json({{"loss_after", engine.gradients(micro_batches).loss}});
   if (!given.out_weights.empty()) write_hf_tensors(given.out_weights, hf_weights(engine));
