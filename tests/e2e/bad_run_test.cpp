@@ -16,13 +16,15 @@ void expect_no_remains(const fs::path& folder) {
   for (const std::string& file : files_below(folder)) {
     for (const char* mark : {".tmp", ".incomplete", ".writable"}) EXPECT_EQ(file.find(mark), std::string::npos) << file;
   }
-  for (const char* name : {".model.incomplete", ".checkpoint_best.incomplete"}) EXPECT_FALSE(fs::exists(folder / name)) << name;
+  for (const char* name : {".model.incomplete", ".checkpoint_best.incomplete"})
+    EXPECT_FALSE(fs::exists(folder / name)) << name;
 }
 
 void expect_error(const Finished& run, int code, const std::vector<std::string>& wanted) {
   EXPECT_EQ(run.code, code) << run.err;
   ASSERT_EQ(run.errors().size(), 1u) << run.err;
-  for (const std::string& part : wanted) EXPECT_NE(run.errors()[0].find(part), std::string::npos) << part << " in\n" << run.err;
+  for (const std::string& part : wanted)
+    EXPECT_NE(run.errors()[0].find(part), std::string::npos) << part << " in\n" << run.err;
 }
 
 struct Line {
@@ -64,9 +66,12 @@ TEST(BadCommandLine, IsRefusedBeforeAnythingIsOpened) {
 TEST(BadRun, OutputFolderThatCannotBeWritten) {
   Workshop shop;
   const fs::path file = shop.path("rows.jsonl");
-  expect_error(run_program("train_fp8", shop.args({"--output_dir", file.string()})), 1, {"--output_dir", "file", "folder"});
-  expect_error(run_program("train_fp8", shop.args({"--output_dir", (file / "below").string()})), 1, {"--output_dir", "rows.jsonl"});
-  expect_error(run_program("train_fp8", shop.args({"--output_dir", "/proc/llmfp8"})), 1, {"--output_dir", "/proc/llmfp8"});
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", file.string()})), 1,
+               {"--output_dir", "file", "folder"});
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", (file / "below").string()})), 1,
+               {"--output_dir", "rows.jsonl"});
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", "/proc/llmfp8"})), 1,
+               {"--output_dir", "/proc/llmfp8"});
   expect_error(run_program("train_fp8", shop.args({"--log_dir", file.string()})), 1, {"--log_dir", "rows.jsonl"});
   EXPECT_FALSE(fs::exists(shop.output()));
 }
@@ -89,16 +94,19 @@ TEST(BadRun, FinishedFolderIsKept) {
   const std::string model = read_bytes(shop.output() / "model.safetensors");
   const std::vector<std::string> files = files_below(shop.output());
 
-  expect_error(run_program("train_fp8", shop.args({"--max_steps", "3"})), 1, {"--output_dir", "finished run", "--overwrite"});
+  expect_error(run_program("train_fp8", shop.args({"--max_steps", "3"})), 1,
+               {"--output_dir", "finished run", "--overwrite"});
   EXPECT_EQ(files_below(shop.output()), files);
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
 
   // A full disk: the old model stays whole.
-  expect_error(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite"}), {.max_file_bytes = 64 << 10}), 1, {"model.safetensors"});
+  expect_error(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite"}), {.max_file_bytes = 64 << 10}),
+               1, {"model.safetensors"});
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
   expect_no_remains(shop.output());
 
-  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite", "--learning_rate", "1e-2"})).code, 0);
+  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite", "--learning_rate", "1e-2"})).code,
+            0);
   EXPECT_EQ(files_below(shop.output()), files);
   EXPECT_NE(read_bytes(shop.output() / "model.safetensors"), model);
 }
@@ -119,7 +127,8 @@ TEST(BadRun, WeightsThatAreNotFinite) {
   expect_error(run_program("train_fp8", shop.args({"--overwrite"})), 1, {"step 1", "not finite"});
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
 
-  expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("new").string()})), 1, {"step 1", "not finite"});
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("new").string()})), 1,
+               {"step 1", "not finite"});
   EXPECT_FALSE(fs::exists(shop.path("new") / "model.safetensors"));
   EXPECT_EQ(read_json(shop.path("new") / "run.json").at("state"), "stopped: not finite");
 }
@@ -127,7 +136,8 @@ TEST(BadRun, WeightsThatAreNotFinite) {
 TEST(BadRun, LossThatBecomesInfiniteKeepsTheLastGoodState) {
   Workshop shop;
   // A learning rate beyond reason: the first steps pass, then something overflows.
-  const Finished run = run_program("train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0"}));
+  const Finished run = run_program(
+      "train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0"}));
   expect_error(run, 1, {"not finite", "saved in"});
   ASSERT_TRUE(fs::exists(shop.output() / "model.safetensors"));
   const nlohmann::json json = read_json(shop.output() / "run.json");
@@ -144,7 +154,8 @@ TEST(BadRun, SequenceOfOneToken) {
 
 TEST(BadRun, SeveralRanks) {
   Workshop shop;
-  expect_error(run_program("train_multi_gpu", shop.args(), {.environment = {{"WORLD_SIZE", "2"}}}), 1, {"WORLD_SIZE=2"});
+  expect_error(run_program("train_multi_gpu", shop.args(), {.environment = {{"WORLD_SIZE", "2"}}}), 1,
+               {"WORLD_SIZE=2"});
   EXPECT_FALSE(fs::exists(shop.output()));
 }
 
@@ -181,7 +192,10 @@ TEST(BadRun, InterruptSavesAndExits130) {
   EXPECT_LT(json.at("steps").at("done").get<int>(), json.at("steps").at("total").get<int>());
   expect_no_remains(shop.output());
   // What was saved can be trained on.
-  EXPECT_EQ(run_program("train_fp8", shop.args({"--model_name", shop.output().string(), "--output_dir", shop.path("next").string(), "--max_steps", "1"})).code, 0);
+  EXPECT_EQ(run_program("train_fp8", shop.args({"--model_name", shop.output().string(), "--output_dir",
+                                                shop.path("next").string(), "--max_steps", "1"}))
+                .code,
+            0);
 }
 
 }  // namespace

@@ -62,8 +62,9 @@ std::vector<std::string> Finished::errors() const {
   std::vector<std::string> found;
   std::istringstream lines(err);
   for (std::string line; std::getline(lines, line);) {
-    const bool crash = line.find("terminate called") != std::string::npos || line.find("what():") != std::string::npos ||
-                       line.find("Sanitizer") != std::string::npos || line.find("Assertion") != std::string::npos;
+    const bool crash = line.find("terminate called") != std::string::npos ||
+                       line.find("what():") != std::string::npos || line.find("Sanitizer") != std::string::npos ||
+                       line.find("Assertion") != std::string::npos;
     if (crash || line.starts_with("error:")) found.push_back(line);
   }
   return found;

@@ -19,7 +19,8 @@ std::vector<double> losses_of(const std::string& golden, const Args& precision) 
   Workshop shop;
   shop.model(golden);
   shop.text_rows(600);
-  Args flags = {"--batch_size", "8", "--max_steps", "60", "--learning_rate", "1e-3", "--num_warmup_steps", "5", "--eval_max_rows", "8"};
+  Args flags = {"--batch_size",       "8", "--max_steps",     "60", "--learning_rate", "1e-3",
+                "--num_warmup_steps", "5", "--eval_max_rows", "8"};
   flags.insert(flags.end(), precision.begin(), precision.end());
   const Finished run = run_program("train_fp8", shop.args(flags));
   EXPECT_EQ(run.code, 0) << run.err;

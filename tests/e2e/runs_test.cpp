@@ -20,7 +20,8 @@ Finished run_well(const char* program, const Args& args) {
 }
 
 void expect_exported_like(const fs::path& source, const fs::path& output) {
-  Safetensors before = Safetensors::read(source / "model.safetensors"), after = Safetensors::read(output / "model.safetensors");
+  Safetensors before = Safetensors::read(source / "model.safetensors"),
+              after = Safetensors::read(output / "model.safetensors");
   ASSERT_EQ(before.header.size(), after.header.size());
   EXPECT_EQ(after.header.at("__metadata__").dump(), R"({"format":"pt"})");
   std::size_t changed = 0;
@@ -54,8 +55,8 @@ void expect_names(const fs::path& output, const std::set<std::string>& train, co
 void expect_stability_report(const fs::path& output) {
   const nlohmann::json summary = read_json(output / "summary.json");
   for (const char* series : {"loss", "gradient_norm", "learning_rate"}) {
-    for (const char* value : {"mean", "median", "std", "variance", "cv", "iqr", "max_deviation", "range", "convergence_rate",
-                              "oscillation_index", "stability_ratio", "normality_p_value"}) {
+    for (const char* value : {"mean", "median", "std", "variance", "cv", "iqr", "max_deviation", "range",
+                              "convergence_rate", "oscillation_index", "stability_ratio", "normality_p_value"}) {
       EXPECT_TRUE(summary.contains(std::string("stability_report/") + series + "/" + value)) << series << " " << value;
     }
   }
@@ -84,15 +85,16 @@ TEST(Runs, EveryRecipeWritesWhatIsPromised) {
     Args flags = kind.flags;
     flags.insert(flags.end(), {"--num_epochs", "2", "--wandb_run_name", "a-run", "--learning_rate", "1e-3"});
     const Finished run = run_well("train_fp8", shop.args(flags));
-    EXPECT_EQ(files_below(shop.output()), (std::vector<std::string>{"config.json", "metrics.jsonl", "model.safetensors", "run.json",
-                                                                    "summary.json", "tokenizer.json", "tokenizer_config.json"}));
+    EXPECT_EQ(files_below(shop.output()),
+              (std::vector<std::string>{"config.json", "metrics.jsonl", "model.safetensors", "run.json", "summary.json",
+                                        "tokenizer.json", "tokenizer_config.json"}));
     const std::vector<std::string> logs = files_below(shop.logs());
     ASSERT_EQ(logs.size(), 1u);
     EXPECT_TRUE(logs[0].starts_with("a-run/events.out.tfevents.")) << logs[0];
     expect_exported_like(shop.path("model"), shop.output());
     expect_names(shop.output(),
-                 {"Train/Loss", "Train/Perplexity", "Train/StepTime_s", "Train/GPU_Memory_MB", "Train/Progress", "Train/TimePerStep_ms",
-                  "stability/loss", "stability/gradient_norm", "stability/learning_rate"},
+                 {"Train/Loss", "Train/Perplexity", "Train/StepTime_s", "Train/GPU_Memory_MB", "Train/Progress",
+                  "Train/TimePerStep_ms", "stability/loss", "stability/gradient_norm", "stability/learning_rate"},
                  {"Eval/Loss", "Eval/Perplexity", "Eval/Tokens"});
     expect_stability_report(shop.output());
     EXPECT_EQ(metric(shop.output(), "Train/Loss").size(), 18u);
@@ -117,7 +119,8 @@ TEST(Runs, MultiGpuProgramHasItsOwnNamesAndKeepsTheBest) {
   Workshop shop;
   run_well("train_multi_gpu", shop.args({"--mixed_precision", "fp8", "--num_epochs", "2", "--learning_rate", "1e-3"}));
   expect_names(shop.output(),
-               {"train/loss", "train/perplexity", "train/learning_rate", "train/grad_norm", "train/tokens_per_second", "train/gpu_memory_gb", "train/step"},
+               {"train/loss", "train/perplexity", "train/learning_rate", "train/grad_norm", "train/tokens_per_second",
+                "train/gpu_memory_gb", "train/step"},
                {"eval/loss", "eval/perplexity", "eval/epoch", "eval/step"});
   expect_stability_report(shop.output());
   expect_exported_like(shop.path("model"), shop.output());
@@ -144,16 +147,19 @@ TEST(Runs, EveryModelKindTrainsAndLoadsAgain) {
     expect_exported_like(model, shop.output());
     // Trained on with a learning rate of 0, the saved model evaluates to the loss that the first run ended with.
     const fs::path again = shop.path("again");
-    run_well("train_fp8", shop.args({"--model_name", shop.output().string(), "--output_dir", again.string(), "--learning_rate", "0", "--max_steps", "1"}));
+    run_well("train_fp8", shop.args({"--model_name", shop.output().string(), "--output_dir", again.string(),
+                                     "--learning_rate", "0", "--max_steps", "1"}));
     EXPECT_DOUBLE_EQ(metric(again, "Eval/Loss").back(), metric(shop.output(), "Eval/Loss").back());
     // And is saved as it was loaded.
-    EXPECT_EQ(Safetensors::read(again / "model.safetensors").data, Safetensors::read(shop.output() / "model.safetensors").data);
+    EXPECT_EQ(Safetensors::read(again / "model.safetensors").data,
+              Safetensors::read(shop.output() / "model.safetensors").data);
   }
 }
 
 TEST(Runs, EqualRunsGiveEqualBits) {
-  for (const Args& flags : {Args{"--mixed_precision", "fp8", "--threads", "2"}, Args{"--mixed_precision", "fp8", "--fp8_scenario", "mxfp8"},
-                            Args{"--weight_update", "stochastic", "--optim_state", "8bit"}}) {
+  for (const Args& flags :
+       {Args{"--mixed_precision", "fp8", "--threads", "2"}, Args{"--mixed_precision", "fp8", "--fp8_scenario", "mxfp8"},
+        Args{"--weight_update", "stochastic", "--optim_state", "8bit"}}) {
     Workshop shop;
     Args first = flags, second = flags;
     first.insert(first.end(), {"--learning_rate", "1e-3"});
@@ -174,7 +180,8 @@ TEST(Runs, AccumulationIsTheLargerBatch) {
   const Args same = {"--mixed_precision", "fp32", "--learning_rate", "1e-3"};
   Args large = same, cut = same;
   large.insert(large.end(), {"--batch_size", "8"});
-  cut.insert(cut.end(), {"--batch_size", "4", "--gradient_accumulation_steps", "2", "--output_dir", shop.path("cut").string()});
+  cut.insert(cut.end(),
+             {"--batch_size", "4", "--gradient_accumulation_steps", "2", "--output_dir", shop.path("cut").string()});
   run_well("train_fp8", shop.args(large));
   run_well("train_fp8", shop.args(cut));
   for (const char* name : {"Train/Loss", "stability/gradient_norm"}) {
@@ -188,7 +195,8 @@ TEST(Runs, AccumulationIsTheLargerBatch) {
 
 TEST(Runs, FlagsThatSaySomething) {
   Workshop shop;
-  const Finished te = run_well("train_fp8", shop.args({"--use_te", "--mixed_precision", "fp8", "--use_wandb", "--max_steps", "2"}));
+  const Finished te =
+      run_well("train_fp8", shop.args({"--use_te", "--mixed_precision", "fp8", "--use_wandb", "--max_steps", "2"}));
   EXPECT_EQ(te.count("--use_te:"), 1u) << te.err;
   EXPECT_EQ(te.count("warning: --use_wandb"), 1u) << te.err;
   EXPECT_EQ(te.count("warning:"), 1u) << te.err;
@@ -203,8 +211,10 @@ TEST(Runs, FlagsThatSaySomething) {
   EXPECT_EQ(quiet.err, "");
   EXPECT_EQ(packed.count("\ndone: "), 1u) << packed.err;
 
-  const Finished ignored = run_well("train_fp8", shop.args({"--fp8_scenario", "mxfp8", "--max_steps", "1", "--overwrite"}));
-  EXPECT_EQ(ignored.count("warning: --fp8_scenario mxfp8 has no effect with --mixed_precision bf16"), 1u) << ignored.err;
+  const Finished ignored =
+      run_well("train_fp8", shop.args({"--fp8_scenario", "mxfp8", "--max_steps", "1", "--overwrite"}));
+  EXPECT_EQ(ignored.count("warning: --fp8_scenario mxfp8 has no effect with --mixed_precision bf16"), 1u)
+      << ignored.err;
 }
 
 TEST(Runs, TemplatesAndWhatIsLearnt) {
@@ -216,7 +226,8 @@ TEST(Runs, TemplatesAndWhatIsLearnt) {
     return run_well("train_fp8", shop.args(more));
   };
   const Finished llama = with({"--chat_template", "llama3"});
-  EXPECT_TRUE(llama.says("<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful assistant that solves math")) << llama.err;
+  EXPECT_TRUE(llama.says("<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful assistant that solves math"))
+      << llama.err;
   const double all = metric(shop.output(), "Eval/Tokens").back();
 
   const Finished completion = with({"--chat_template", "llama3", "--loss_on", "completion"});
@@ -226,7 +237,8 @@ TEST(Runs, TemplatesAndWhatIsLearnt) {
   EXPECT_TRUE(completion.says("»It is \\boxed{")) << completion.err;
 
   const Finished legacy = with({"--chat_template", "legacy"});
-  EXPECT_TRUE(legacy.says("<|start_header_id|>system<|end_header_id|>\nYou are a helpful assistant that solves math")) << legacy.err;
+  EXPECT_TRUE(legacy.says("<|start_header_id|>system<|end_header_id|>\nYou are a helpful assistant that solves math"))
+      << legacy.err;
   EXPECT_TRUE(legacy.says("\\boxed{}.\n<|eot_id|>\n<|start_header_id|>user")) << legacy.err;
   EXPECT_EQ(read_json(shop.output() / "run.json").at("chat_template"), "legacy");
 }
@@ -236,7 +248,8 @@ TEST(Runs, CheckpointsOnTheWayAreWholeModels) {
   run_well("train_fp8", shop.args({"--save_interval", "3", "--keep_checkpoints", "1"}));
   EXPECT_FALSE(fs::exists(shop.output() / "checkpoints" / "step-3"));
   ASSERT_TRUE(fs::exists(shop.output() / "checkpoints" / "step-6"));
-  run_well("train_fp8", shop.args({"--model_name", (shop.output() / "checkpoints" / "step-6").string(), "--output_dir", shop.path("next").string(), "--max_steps", "1"}));
+  run_well("train_fp8", shop.args({"--model_name", (shop.output() / "checkpoints" / "step-6").string(), "--output_dir",
+                                   shop.path("next").string(), "--max_steps", "1"}));
 }
 
 TEST(Runs, ConfigFileIsTheCommandLine) {

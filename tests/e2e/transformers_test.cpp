@@ -25,7 +25,8 @@ std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
 
 TEST(Transformers, LoadsWhatIsSavedWithTheSameLogits) {
   if (std::system((python() + " -c 'import torch, transformers, safetensors' >/dev/null 2>&1").c_str()) != 0) {
-    GTEST_SKIP() << "transformers and torch are not installed for " << python() << " (LLMFP8_TEST_PYTHON names another Python)";
+    GTEST_SKIP() << "transformers and torch are not installed for " << python()
+                 << " (LLMFP8_TEST_PYTHON names another Python)";
   }
   for (const char* golden : {"llama_tied", "llama_untied", "qwen2"}) {
     SCOPED_TRACE(golden);
@@ -36,10 +37,12 @@ TEST(Transformers, LoadsWhatIsSavedWithTheSameLogits) {
 
     const fs::path batch = golden_dir() / "models" / golden / "batch.safetensors";
     const fs::path ours = shop.path("ours.safetensors"), theirs = shop.path("theirs.safetensors");
-    const Finished parity = run_program("llm-fp8", {"parity", "--model", shop.output().string(), "--batch", batch.string(), "--out", ours.string(), "--dtype", "fp32"});
+    const Finished parity = run_program("llm-fp8", {"parity", "--model", shop.output().string(), "--batch",
+                                                    batch.string(), "--out", ours.string(), "--dtype", "fp32"});
     ASSERT_EQ(parity.code, 0) << parity.err;
-    const std::string command = python() + " " + quoted(source_dir() / "tests/e2e/transformers_logits.py") + " " + quoted(shop.output()) +
-                                " " + quoted(batch) + " " + quoted(theirs) + " >" + quoted(shop.path("log")) + " 2>&1";
+    const std::string command = python() + " " + quoted(source_dir() / "tests/e2e/transformers_logits.py") + " " +
+                                quoted(shop.output()) + " " + quoted(batch) + " " + quoted(theirs) + " >" +
+                                quoted(shop.path("log")) + " 2>&1";
     ASSERT_EQ(std::system(command.c_str()), 0) << read_bytes(shop.path("log"));
 
     const SafetensorsLite a(ours), b(theirs), given(batch);

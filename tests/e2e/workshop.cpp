@@ -70,8 +70,13 @@ nlohmann::json byte_tokenizer(const std::vector<std::string>& specials) {
   }
   nlohmann::json added = nlohmann::json::array();
   for (std::size_t i = 0; i < specials.size(); ++i) {
-    added.push_back({{"id", 256 + i}, {"content", specials[i]}, {"special", true}, {"single_word", false},
-                     {"lstrip", false}, {"rstrip", false}, {"normalized", false}});
+    added.push_back({{"id", 256 + i},
+                     {"content", specials[i]},
+                     {"special", true},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false}});
   }
   return {{"version", "1.0"},
           {"added_tokens", added},
@@ -97,7 +102,8 @@ fs::path Workshop::model(const std::string& golden, const std::string& name) {
   const bool qwen = golden == "qwen2";
   const std::vector<std::string> specials =
       qwen ? std::vector<std::string>{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
-           : std::vector<std::string>{"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"};
+           : std::vector<std::string>{"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
+                                      "<|end_header_id|>", "<|eot_id|>"};
   write_bytes(folder / "tokenizer.json", byte_tokenizer(specials).dump(1));
   Json config = {{"bos_token", qwen ? Json(nullptr) : Json(specials[0])}, {"eos_token", specials.back()}};
   write_bytes(folder / "tokenizer_config.json", config.dump(1));
@@ -108,7 +114,9 @@ fs::path Workshop::text_rows(int rows, const std::string& name) {
   std::string text;
   for (int i = 0; i < rows; ++i) {
     const int a = i % 10, b = i / 10 % 10;
-    text += Json{{"text", std::to_string(a) + "+" + std::to_string(b) + "=" + std::to_string(a + b) + "; row."}}.dump() + "\n";
+    text +=
+        Json{{"text", std::to_string(a) + "+" + std::to_string(b) + "=" + std::to_string(a + b) + "; row."}}.dump() +
+        "\n";
   }
   write_bytes(path(name), text);
   return path(name);
@@ -121,17 +129,26 @@ fs::path Workshop::math_rows(int rows, const std::string& name) {
     text += Json{{"problem", "What is " + std::to_string(a) + " + " + std::to_string(b) + "?"},
                  {"generated_solution", "It is \\boxed{" + std::to_string(a + b) + "}."},
                  {"expected_answer", std::to_string(a + b)},
-                 {"problem_source", "sums"}}.dump() + "\n";
+                 {"problem_source", "sums"}}
+                .dump() +
+            "\n";
   }
   write_bytes(path(name), text);
   return path(name);
 }
 
 Args Workshop::args(const Args& more) const {
-  Args all = {"--model_name", path("model").string(), "--dataset_name", path("rows.jsonl").string(),
-              "--split_name", "train", "--output_dir", output().string(), "--log_dir", logs().string(),
-              "--batch_size", "4", "--num_epochs", "1", "--num_warmup_steps", "0", "--max_seq_length", "64",
-              "--log_interval", "1", "--threads", "1"};
+  Args all = {"--model_name",       path("model").string(),
+              "--dataset_name",     path("rows.jsonl").string(),
+              "--split_name",       "train",
+              "--output_dir",       output().string(),
+              "--log_dir",          logs().string(),
+              "--batch_size",       "4",
+              "--num_epochs",       "1",
+              "--num_warmup_steps", "0",
+              "--max_seq_length",   "64",
+              "--log_interval",     "1",
+              "--threads",          "1"};
   for (std::size_t i = 0; i < more.size(); ++i) {
     const auto same = std::find(all.begin(), all.end(), more[i]);
     const bool has_value = i + 1 < more.size() && !more[i + 1].starts_with("--");
