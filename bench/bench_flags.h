@@ -15,7 +15,8 @@ namespace llmfp8::bench {
 inline void add_common_flags(CLI::App& app, CommonFlags& flags) {
   app.add_option("--model", flags.model, "a folder in HF layout or a .gguf file (default: $LLMFP8_BENCH_MODEL)");
   app.add_option("--threads", flags.threads, "core counts to measure (default: 1 and all)")->delimiter(',');
-  app.add_flag("--cpu-time", flags.cpu_time, "measure processor time, on one core: for a machine that is busy otherwise");
+  app.add_flag("--cpu-time", flags.cpu_time,
+               "measure processor time, on one core: for a machine that is busy otherwise");
   app.add_flag("--json", flags.json, "one JSON document instead of tables");
 }
 
@@ -42,7 +43,8 @@ inline void finish_common_flags(CommonFlags& flags) {
   const int cores = available_cores();
   if (flags.cpu_time) {
     if (flags.threads.empty()) flags.threads = {1};
-    if (flags.threads != std::vector<int>{1}) fail_usage("--cpu-time: wanted --threads 1, waiting threads use processor time too");
+    if (flags.threads != std::vector<int>{1})
+      fail_usage("--cpu-time: wanted --threads 1, waiting threads use processor time too");
     use_processor_time();
   }
   if (flags.threads.empty()) flags.threads = cores > 1 ? std::vector<int>{1, cores} : std::vector<int>{1};

@@ -62,7 +62,8 @@ struct Bench {
   Json rows = Json::array();
 
   // amount: flops, bytes or elements of one call, in units of `unit` per second.
-  void add(const std::string& what, const std::string& variant, double seconds, double amount, const std::string& unit) {
+  void add(const std::string& what, const std::string& variant, double seconds, double amount,
+           const std::string& unit) {
     rows.push_back({{"what", what},
                     {"variant", variant},
                     {"threads", num_threads()},
@@ -89,13 +90,14 @@ void products(Bench& bench, Product product, std::int64_t n, std::int64_t k, Rec
   const auto operand = [&](const Tensor& value, const Tensor& live, Role role) {
     if (kind == RecipeKind::none) return QTensor::high_precision(value);
     const Quantizer quantizer = state.quantizer({0, product}, role);
-    const QTensor q = quantizer.create(Shape{value.rows(), value.cols()}, value.dtype,
-                                       ops->usages(quantizer.spec().scaling()),
-                                       [&](std::string_view, DType dtype, Shape shape) { return store.make(dtype, shape); });
+    const QTensor q =
+        quantizer.create(Shape{value.rows(), value.cols()}, value.dtype, ops->usages(quantizer.spec().scaling()),
+                         [&](std::string_view, DType dtype, Shape shape) { return store.make(dtype, shape); });
     ops->quantize(value, live, q);
     return q;
   };
-  const QTensor qx = operand(x, all, Role::input), qw = operand(w, rows, Role::weight), qdy = operand(dy, all, Role::gradient);
+  const QTensor qx = operand(x, all, Role::input), qw = operand(w, rows, Role::weight),
+                qdy = operand(dy, all, Role::gradient);
   const Tensor y = store.make(DType::bf16, Shape{t, n}), dx = store.make(DType::bf16, Shape{t, k});
   const Tensor dw = store.make(DType::f32, Shape{n, k});
   for (const GemmPass pass : {GemmPass::fprop, GemmPass::dgrad, GemmPass::wgrad}) {
@@ -110,8 +112,12 @@ void products(Bench& bench, Product product, std::int64_t n, std::int64_t k, Rec
     bench.add(what, kind == RecipeKind::none ? "bf16" : std::string(Recipe(kind).name()),
               op_seconds(bench.backend, [&](Ops& o) { o.gemm(args); }), flops, "GFLOP/s");
     if (kind != RecipeKind::none) continue;
-    const ProductShape raw{pass, args.out.rows(), args.out.cols(), pass == GemmPass::wgrad ? t : pass == GemmPass::fprop ? k : n,
-                           args.out.dtype, false};
+    const ProductShape raw{pass,
+                           args.out.rows(),
+                           args.out.cols(),
+                           pass == GemmPass::wgrad ? t : pass == GemmPass::fprop ? k : n,
+                           args.out.dtype,
+                           false};
     bench.add(what, "raw engine", raw_product_seconds(raw), flops, "GFLOP/s");
   }
 }
@@ -142,14 +148,21 @@ void attention(Bench& bench, std::int64_t doc_tokens) {
   const Tensor d_out = store.values(DType::bf16, Shape{t, c.num_attention_heads * c.head_dim});
   const Tensor d_qkv = store.make(DType::bf16, Shape{t, width});
   // Two products forward and five backward, over the causal half.
-  const double pairs = 0.5 * static_cast<double>(doc_tokens) * static_cast<double>(doc_tokens + 1) * static_cast<double>(docs);
+  const double pairs =
+      0.5 * static_cast<double>(doc_tokens) * static_cast<double>(doc_tokens + 1) * static_cast<double>(docs);
   const double flops = 2.0 * pairs * static_cast<double>(c.num_attention_heads * c.head_dim);
   const std::string variant = fmt::format("documents of {}", doc_tokens);
-  bench.add("attention", variant, op_seconds(bench.backend, [&](Ops& o) { o.attention({shape, qkv, bounds, all, out, lse}); }),
+  bench.add("attention", variant,
+            op_seconds(bench.backend,
+                       [&](Ops& o) {
+                         o.attention({shape, qkv, bounds, all, out, lse});
+                       }),
             2 * flops, "GFLOP/s");
-  bench.add("attention backward", variant, op_seconds(bench.backend, [&](Ops& o) {
-              o.attention_backward({shape, d_out, qkv, out, lse, bounds, all, d_qkv});
-            }),
+  bench.add("attention backward", variant,
+            op_seconds(bench.backend,
+                       [&](Ops& o) {
+                         o.attention_backward({shape, d_out, qkv, out, lse, bounds, all, d_qkv});
+                       }),
             5 * flops, "GFLOP/s");
 }
 
@@ -158,7 +171,8 @@ void streaming(Bench& bench) {
   const ModelConfig& c = bench.config;
   Store store(bench.backend);
   const std::int64_t t = bench.tokens, h = c.hidden_size, f = c.intermediate_size;
-  const Tensor all = store.count(t), weight = store.values(DType::bf16, Shape{h}), rstd = store.make(DType::f32, Shape{t});
+  const Tensor all = store.count(t), weight = store.values(DType::bf16, Shape{h}),
+               rstd = store.make(DType::f32, Shape{t});
   const Tensor x = store.values(DType::bf16, Shape{t, h}), y = store.make(DType::bf16, Shape{t, h});
   const Tensor dy = store.values(DType::bf16, Shape{t, h}), d_weight = store.make(DType::f32, Shape{h});
   const auto bytes = [](std::initializer_list<Tensor> tensors) {
@@ -170,14 +184,19 @@ void streaming(Bench& bench) {
     bench.add(what, "bf16", op_seconds(bench.backend, body), moved, "GB/s");
   };
   add("rmsnorm", bytes({x, y}), [&](Ops& o) { o.rmsnorm({x, weight, all, 1e-5, y, rstd}); });
-  add("rmsnorm backward", bytes({x, dy, y}),
-      [&](Ops& o) { o.rmsnorm_backward({dy, x, weight, rstd, all, Tensor(), y, {d_weight, false}}); });
-  const Tensor gate_up = store.values(DType::bf16, Shape{t, 2 * f}), d_gate_up = store.make(DType::bf16, Shape{t, 2 * f});
+  add("rmsnorm backward", bytes({x, dy, y}), [&](Ops& o) {
+    o.rmsnorm_backward({dy, x, weight, rstd, all, Tensor(), y, {d_weight, false}});
+  });
+  const Tensor gate_up = store.values(DType::bf16, Shape{t, 2 * f}),
+               d_gate_up = store.make(DType::bf16, Shape{t, 2 * f});
   const Tensor act = store.make(DType::bf16, Shape{t, f}), d_act = store.values(DType::bf16, Shape{t, f});
   add("swiglu", bytes({gate_up, act}), [&](Ops& o) { o.swiglu({gate_up, all, act}); });
-  add("swiglu backward", bytes({gate_up, d_act, d_gate_up}), [&](Ops& o) { o.swiglu_backward({d_act, gate_up, all, d_gate_up}); });
+  add("swiglu backward", bytes({gate_up, d_act, d_gate_up}), [&](Ops& o) {
+    o.swiglu_backward({d_act, gate_up, all, d_gate_up});
+  });
   const std::int64_t chunk = std::min<std::int64_t>(t, 512);
-  const Tensor logits = store.values(DType::bf16, Shape{chunk, c.vocab_size}), loss = store.make(DType::f32, Shape{chunk});
+  const Tensor logits = store.values(DType::bf16, Shape{chunk, c.vocab_size}),
+               loss = store.make(DType::f32, Shape{chunk});
   const Tensor labels = store.make(DType::i32, Shape{chunk});
   add("cross-entropy", 2 * bytes({logits}), [&](Ops& o) { o.cross_entropy({logits, labels, all, 0, true, loss}); });
   const std::unique_ptr<Stream> stream = bench.backend.create_stream();
@@ -187,10 +206,12 @@ void streaming(Bench& bench) {
     const Fp8State state(Recipe(kind), 1, bench.backend, *stream);
     for (const Role role : {Role::input, Role::gradient}) {
       const Quantizer quantizer = state.quantizer({0, Product::qkv}, role);
-      const QTensor q = quantizer.create(Shape{t, 2 * f}, DType::bf16, ops->usages(quantizer.spec().scaling()),
-                                         [&](std::string_view, DType dtype, Shape shape) { return store.make(dtype, shape); });
+      const QTensor q =
+          quantizer.create(Shape{t, 2 * f}, DType::bf16, ops->usages(quantizer.spec().scaling()),
+                           [&](std::string_view, DType dtype, Shape shape) { return store.make(dtype, shape); });
       bench.add("quantise", fmt::format("{}, {}", Recipe(kind).name(), name(quantizer.spec().format)),
-                op_seconds(bench.backend, [&](Ops& o) { o.quantize(gate_up, all, q); }), bytes({gate_up, q.rowwise}), "GB/s");
+                op_seconds(bench.backend, [&](Ops& o) { o.quantize(gate_up, all, q); }), bytes({gate_up, q.rowwise}),
+                "GB/s");
     }
   }
 }
@@ -231,12 +252,13 @@ void tokenizer(Bench& bench, const WeightSource& source) {
       Tokenizer::from_json(files.at("tokenizer.json"), config != files.end() ? config->second : "{}", source.origin());
   std::string text;
   for (int i = 0; text.size() < (1u << 20); ++i) {
-    text += fmt::format("Question {}: Maria buys {} boxes of apples at ${}.50 each. How much does she pay?\nSolution: She pays "
-                        "{} * {}.50 dollars, so the final answer is \\boxed{{{}}}.\n",
-                        i, i % 17 + 2, i % 9, i % 17 + 2, i % 9, i * 7 % 1000);
+    text += fmt::format(
+        "Question {}: Maria buys {} boxes of apples at ${}.50 each. How much does she pay?\nSolution: She pays "
+        "{} * {}.50 dollars, so the final answer is \\boxed{{{}}}.\n",
+        i, i % 17 + 2, i % 9, i % 17 + 2, i % 9, i * 7 % 1000);
   }
-  bench.add("tokenizer, encode", "one thread", best_seconds([&] { tokenizer.encode(text); }), static_cast<double>(text.size()),
-            "GB/s");
+  bench.add("tokenizer, encode", "one thread", best_seconds([&] { tokenizer.encode(text); }),
+            static_cast<double>(text.size()), "GB/s");
 }
 
 Json measure(const CommonFlags& flags, std::int64_t tokens, int threads) {
@@ -289,10 +311,15 @@ int run(int argc, char** argv) {
               document["processor"].get<std::string>().c_str(), document["load_average"].get<double>(), load_average(),
               document["matmul"].get<std::string>().c_str(), static_cast<long>(tokens),
               flags.cpu_time ? "; processor time instead of wall time" : "");
-  TextTable table({{"operation", Align::left}, {"variant", Align::left}, {"cores", Align::right}, {"ms", Align::right}, {"rate", Align::right}});
+  TextTable table({{"operation", Align::left},
+                   {"variant", Align::left},
+                   {"cores", Align::right},
+                   {"ms", Align::right},
+                   {"rate", Align::right}});
   for (const Json& row : rows) {
-    table.add_row({row["what"].get<std::string>(), row["variant"].get<std::string>(), std::to_string(row["threads"].get<int>()),
-                   fmt::format("{:.3f}", 1e3 * row["seconds"].get<double>()), rate_text(row)});
+    table.add_row({row["what"].get<std::string>(), row["variant"].get<std::string>(),
+                   std::to_string(row["threads"].get<int>()), fmt::format("{:.3f}", 1e3 * row["seconds"].get<double>()),
+                   rate_text(row)});
   }
   std::fputs(table.text(style_of_stdout()).c_str(), stdout);
   return 0;

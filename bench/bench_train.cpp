@@ -155,7 +155,8 @@ Json measure(const Flags& flags, const BatchSpec& spec, int threads, const std::
 // The faster of two measurements of the same thing.
 void keep_best(std::vector<Json>& results, const Json& result) {
   for (Json& known : results) {
-    if (known["batch"] != result["batch"] || known["threads"] != result["threads"] || known["recipe"] != result["recipe"])
+    if (known["batch"] != result["batch"] || known["threads"] != result["threads"] ||
+        known["recipe"] != result["recipe"])
       continue;
     if (result["seconds_per_step"].get<double>() < known["seconds_per_step"].get<double>()) known = result;
     return;
@@ -188,8 +189,9 @@ void print_steps(const std::vector<Json>& results) {
     const double seconds = r["seconds_per_step"].get<double>(), ratio = ratio_to_bf16(results, r);
     const double raw = r.value("raw_product_seconds", 0.0);
     table.add_row({r["batch"].get<std::string>(), std::to_string(r["tokens"].get<int>()),
-                   std::to_string(r["threads"].get<int>()), r["recipe"].get<std::string>(), fmt::format("{:.3f}", seconds),
-                   fmt::format("{:.0f}", r["tokens_per_second"].get<double>()), ratio > 0 ? fmt::format("{:.2f}", ratio) : "",
+                   std::to_string(r["threads"].get<int>()), r["recipe"].get<std::string>(),
+                   fmt::format("{:.3f}", seconds), fmt::format("{:.0f}", r["tokens_per_second"].get<double>()),
+                   ratio > 0 ? fmt::format("{:.2f}", ratio) : "",
                    raw > 0 ? fmt::format("{:.0f}", r["product_flops"].get<double>() / raw / 1e9) : "",
                    raw > 0 ? fmt::format("{:.0f} %", 100 * raw / seconds) : "",
                    fmt::format("{:.2f} GB", r["peak_memory_bytes"].get<double>() / 1e9),
@@ -233,7 +235,8 @@ int run(int argc, char** argv) {
   add_common_flags(app, flags.common);
   app.add_option("--recipes", flags.recipes, "any of bf16, default, hybrid, mxfp8, current")->delimiter(',');
   app.add_option("--batches", flags.batches, "ROWSxTOKENS, the mean length of a row")->delimiter(',');
-  app.add_option("--steps", flags.steps, "timed steps of each, after one that is not timed; the fastest counts")->check(CLI::Range(1, 1000));
+  app.add_option("--steps", flags.steps, "timed steps of each, after one that is not timed; the fastest counts")
+      ->check(CLI::Range(1, 1000));
   app.add_option("--rounds", flags.rounds, "times that the whole list is gone through")->check(CLI::Range(1, 100));
   app.add_flag("!--no-raw", flags.raw, "leave out the matrix engine's raw rate");
   if (const int code = parse(app, argc, argv); code >= 0) return code;
@@ -267,7 +270,8 @@ int run(int argc, char** argv) {
   }
   std::printf("%s, %d cores, load average %.1f at the start and %.1f at the end; %s\n\n",
               at_start["processor"].get<std::string>().c_str(), at_start["cores"].get<int>(),
-              at_start["load_average"].get<double>(), load_average(), results.front()["matmul"].get<std::string>().c_str());
+              at_start["load_average"].get<double>(), load_average(),
+              results.front()["matmul"].get<std::string>().c_str());
   if (flags.common.cpu_time) std::printf("processor time instead of wall time\n\n");
   print_steps(results);
   print_phases(results);

@@ -34,9 +34,9 @@ struct CommonFlags {
 };
 
 int available_cores();
-double load_average();           // of the last minute
+double load_average();            // of the last minute
 std::size_t peak_memory_bytes();  // of this process
-Json machine();                  // processor, cores, load average
+Json machine();                   // processor, cores, load average
 
 // What body returns, run in a child process: with fresh thread teams and caches, and a peak memory of its own. Must be
 // called before this process has started threads. Throws Error with the child's message.
@@ -57,7 +57,7 @@ struct ProductShape {
 
 struct Timings {
   Seconds seconds;
-  double engine_seconds = 0;  // inside the matrix engine, a part of seconds["matrix products"]
+  double engine_seconds = 0;                      // inside the matrix engine, a part of seconds["matrix products"]
   std::map<ProductShape, std::int64_t> products;  // calls
 
   void clear() { *this = Timings(); }

@@ -136,8 +136,9 @@ class TimedOps : public cpu::CpuOps {
 
   void record(const GemmArgs& args) {
     const bool wgrad = args.pass == GemmPass::wgrad;
-    ProductShape shape{args.pass, args.out.rows(), args.out.cols(), args.a.shape[wgrad ? 0 : 1], args.out.dtype,
-                       args.addend.defined() && args.addend.data == args.out.data};
+    ProductShape shape{args.pass,       args.out.rows(),
+                       args.out.cols(), args.a.shape[wgrad ? 0 : 1],
+                       args.out.dtype,  args.addend.defined() && args.addend.data == args.out.data};
     const std::int64_t tokens = args.a.shape[0];
     const std::int64_t live = args.num_rows.defined() ? cpu::live_rows(args.num_rows, tokens, args.row_offset) : tokens;
     (wgrad ? shape.k : shape.m) = live;

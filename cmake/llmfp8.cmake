@@ -16,15 +16,18 @@ find_package(Threads REQUIRED)
 add_library(llmfp8_flags INTERFACE)
 target_include_directories(llmfp8_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # -ffp-contract=off: a fused multiply-add where the source has none would make results depend on the instruction set.
-target_compile_options(llmfp8_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -ffp-contract=off)
+# nvcc has options of its own: see cuda.cmake.
+target_compile_options(llmfp8_flags INTERFACE
+  "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor;-ffp-contract=off>")
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_options(llmfp8_flags INTERFACE -O3)
 endif()
 if(LLMFP8_WERROR)
-  target_compile_options(llmfp8_flags INTERFACE -Werror)
+  target_compile_options(llmfp8_flags INTERFACE "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Werror>")
 endif()
 if(LLMFP8_SANITIZE)
-  target_compile_options(llmfp8_flags INTERFACE -fsanitize=${LLMFP8_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_compile_options(llmfp8_flags INTERFACE
+    "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-fsanitize=${LLMFP8_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
   target_link_options(llmfp8_flags INTERFACE -fsanitize=${LLMFP8_SANITIZE})
   target_compile_definitions(llmfp8_flags INTERFACE LLMFP8_SANITIZED=1)
 endif()

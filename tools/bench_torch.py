@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
 
@@ -74,27 +75,12 @@ def measure(torch, transformers, args, batch, threads, variant, clock):
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def in_child(body):
-    """body() in a process of its own, so that memory and thread teams start fresh."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read_end)
-        status = 1
-        try:
-            answer = json.dumps(body())
-            with os.fdopen(write_end, "w") as out:
-                out.write(answer)
-            status = 0
-        except BaseException as error:  # the parent reports it; nothing of this process may go on
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        finally:
-            os._exit(status)
-    os.close(write_end)
-    with os.fdopen(read_end) as text:
-        answer = text.read()
-    _, status = os.waitpid(child, 0)
-    return json.loads(answer) if status == 0 else None
+def in_process_of_its_own(args, batch, threads, variant):
+    """So that memory and thread teams start fresh."""
+    command = [sys.executable, __file__, "--model", args.model, "--steps", str(args.steps), "--one", batch, str(threads), variant]
+    command += ["--fused"] * args.fused + ["--cpu-time"] * args.cpu_time
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    return json.loads(run.stdout) if run.returncode == 0 else None
 
 
 def main():
@@ -108,6 +94,7 @@ def main():
     parser.add_argument("--fused", action="store_true", help="the optimizer's fused kernel instead of its default")
     parser.add_argument("--cpu-time", action="store_true", help="processor time of one core, for a busy machine")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one", nargs=3, metavar=("BATCH", "THREADS", "VARIANT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cpu_time:
         args.threads = "1"
@@ -120,12 +107,16 @@ def main():
         return 0
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if args.one:
+        batch, threads, variant = args.one
+        print(json.dumps(measure(torch, transformers, args, batch, int(threads), variant, clock)))
+        return 0
 
     results = []
     for batch in args.batches.split(","):
         for threads in map(int, args.threads.split(",")):
             for variant in args.variants.split(","):
-                result = in_child(lambda: measure(torch, transformers, args, batch, threads, variant, clock))
+                result = in_process_of_its_own(args, batch, threads, variant)
                 if result is None:
                     return 1
                 results.append(result)

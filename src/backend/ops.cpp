@@ -280,7 +280,7 @@ void Ops::update_scales(const ScaleUpdateArgs& args) {
 
 void Ops::rmsnorm_quantize(const RmsnormQuantizeArgs& args) {
   check_quantized("rmsnorm_quantize", args.out, args.x.rows(), args.x.cols());
-  if (fuses(FusedOp::rmsnorm_quantize)) {
+  if (fuses(FusedOp::rmsnorm_quantize, args.out)) {
     do_rmsnorm_quantize(args);
   } else if (!args.out.quantized()) {
     rmsnorm({args.x, args.weight, args.num_rows, args.eps, args.out.rowwise, args.rstd});
@@ -293,7 +293,7 @@ void Ops::rmsnorm_quantize(const RmsnormQuantizeArgs& args) {
 
 void Ops::swiglu_quantize(const SwigluQuantizeArgs& args) {
   check_quantized("swiglu_quantize", args.out, args.gate_up.rows(), args.gate_up.cols() / 2);
-  if (fuses(FusedOp::swiglu_quantize)) {
+  if (fuses(FusedOp::swiglu_quantize, args.out)) {
     do_swiglu_quantize(args);
   } else if (!args.out.quantized()) {
     swiglu({args.gate_up, args.num_rows, args.out.rowwise});

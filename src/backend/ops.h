@@ -95,7 +95,8 @@ class Ops {
 
  protected:
   // ---- what a backend implements: arguments are checked; scratch is scratch_bytes(args) of arena memory
-  virtual bool fuses(FusedOp) const { return false; }
+  // out: what the operation would write; a backend may fuse some forms only. Looks at shapes and formats, never at data.
+  virtual bool fuses(FusedOp, const QTensor& /*out*/) const { return false; }
   virtual std::size_t scratch_bytes(const GemmArgs&) const { return 0; }
   virtual std::size_t scratch_bytes(const EmbeddingBackwardArgs&) const { return 0; }
   virtual std::size_t scratch_bytes(const RmsnormBackwardArgs&) const { return 0; }

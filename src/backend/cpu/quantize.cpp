@@ -67,8 +67,8 @@ LLMFP8_INLINE std::uint32_t select(bool condition, std::uint32_t a, std::uint32_
 }
 
 // mx_scale_code() and mx_multiplier() of n blocks without a branch, so that the loop vectorises. amax: bits, never NaN.
-LLMFP8_INLINE void mx_scales(const std::uint32_t* __restrict amax, float max, std::int64_t n, std::uint8_t* __restrict codes,
-                             float* __restrict multipliers) {
+LLMFP8_INLINE void mx_scales(const std::uint32_t* __restrict amax, float max, std::int64_t n,
+                             std::uint8_t* __restrict codes, float* __restrict multipliers) {
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(std::bit_cast<float>(amax[i]) * (1.0f / max));
     const std::uint32_t exponent = u >> 23, exact = select(exponent == 0, 0x400000u, 0u);
@@ -84,7 +84,8 @@ template <typename A, DType Format>
 LLMFP8_CLONES std::uint32_t mx_rows(const Tensor& x, const QTensor& out, std::int64_t begin, std::int64_t end) {
   constexpr int kBlocks = kChunk / kBlock;
   float buffer[kChunk], multipliers[kBlocks];
-  std::uint8_t codes[kChunk], scales[kBlocks];  // local: a byte in the output could alias anything, and nothing vectorises
+  std::uint8_t codes[kChunk],
+      scales[kBlocks];  // local: a byte in the output could alias anything, and nothing vectorises
   std::uint32_t amax[kBlocks] = {};
   std::uint32_t best = 0;
   const float max = fp8_max(Format);
@@ -102,7 +103,8 @@ LLMFP8_CLONES std::uint32_t mx_rows(const Tensor& x, const QTensor& out, std::in
       }
       for (std::int64_t i = 0; i < n; ++i) codes[i] = encode<Format>(buffer[i]);
       std::memcpy(row_of<std::uint8_t>(out.rowwise, row) + c, codes, static_cast<std::size_t>(n));
-      std::memcpy(row_of<std::uint8_t>(out.rowwise_scale_inv, row) + c / kBlock, scales, static_cast<std::size_t>(blocks));
+      std::memcpy(row_of<std::uint8_t>(out.rowwise_scale_inv, row) + c / kBlock, scales,
+                  static_cast<std::size_t>(blocks));
     }
   }
   return best;

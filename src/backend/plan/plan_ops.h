@@ -14,7 +14,7 @@ class PlanOps : public Ops {
   Usages usages(Scaling scaling) const override { return real_.usages(scaling); }
 
  protected:
-  bool fuses(FusedOp op) const override { return real_.fuses(op); }
+  bool fuses(FusedOp op, const QTensor& out) const override { return real_.fuses(op, out); }
   std::size_t scratch_bytes(const GemmArgs& args) const override { return real_.scratch_bytes(args); }
   std::size_t scratch_bytes(const EmbeddingBackwardArgs& args) const override { return real_.scratch_bytes(args); }
   std::size_t scratch_bytes(const RmsnormBackwardArgs& args) const override { return real_.scratch_bytes(args); }

@@ -1,0 +1,32 @@
+// Turns the status of every CUDA and cuBLASLt call into an Error that names the call. Used by everything in this folder.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include "core/error.h"
+
+namespace llmfp8::cuda {
+
+[[noreturn]] inline void fail_cuda(cudaError_t status, const char* what) {
+  fail("CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+inline void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) [[unlikely]] {
+    cudaGetLastError();  // so that the next check does not report this one again
+    fail_cuda(status, what);
+  }
+}
+
+inline void check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS) [[unlikely]]
+    fail("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status));
+}
+
+// After every kernel launch. A fault inside a kernel shows at a later call; a wrong launch shows here.
+inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
+
+}  // namespace llmfp8::cuda
+
+#define LLMFP8_CUDA_CHECK(call) ::llmfp8::cuda::check((call), #call)
