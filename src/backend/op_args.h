@@ -211,7 +211,7 @@ struct SampleArgs {
   Tensor out;         // out i32 [B]
 };
 
-// How AdamW stores a parameter and its moments (see optim/adamw.h for the meaning).
+// How AdamW stores a parameter and its moments (core/adamw_math.h has the rules).
 struct AdamwArgs {
   Tensor param;          // inout f32 | bf16 [n]
   Tensor remainder;      // inout u16 [n]: low half of the fp32 master; undefined: no remainder

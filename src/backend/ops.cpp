@@ -52,10 +52,15 @@ void check_quantized(const char* op, const QTensor& q, std::int64_t rows, std::i
   }
   if (q.scaling == Scaling::mx_1x32) {
     CHECK(rows % 32 == 0 && cols % 32 == 0, "{}: MXFP8 wants multiples of 32, found [{}, {}]", op, rows, cols);
-    if (q.rowwise.defined()) check_matrix(op, "rowwise scales", q.rowwise_scale_inv, rows, cols / 32);
+    const bool tiled = q.mx_scale_layout == MxScaleLayout::tiles_128x4;
+    if (q.rowwise.defined()) {
+      const Shape scales = mx_scale_shape(rows, cols / 32, q.mx_scale_layout);
+      check_matrix(op, "rowwise scales", q.rowwise_scale_inv, scales[0], scales[1]);
+    }
     if (q.columnwise.defined()) {
       check_matrix(op, "columnwise", q.columnwise, rows, cols);
-      check_matrix(op, "columnwise scales", q.columnwise_scale_inv, rows / 32, cols);
+      const Shape scales = tiled ? mx_scale_shape(cols, rows / 32, q.mx_scale_layout) : Shape{rows / 32, cols};
+      check_matrix(op, "columnwise scales", q.columnwise_scale_inv, scales[0], scales[1]);
     }
   } else if (q.columnwise.defined()) {
     check_matrix(op, "columnwise", q.columnwise, cols, rows);

@@ -33,8 +33,8 @@ class Ops {
 
   Arena& arena() const { return arena_; }
 
-  // Which forms of a quantised matrix the products of this backend read. role_is_weight etc. do not matter today:
-  // rowwise serves fprop (a, b) and dgrad's a; columnwise dgrad's b and both operands of wgrad, where needed.
+  // Which forms of a quantised matrix the products of this backend read. Where columnwise is said: fprop reads a and b
+  // rowwise, dgrad a rowwise and b columnwise, wgrad both columnwise.
   virtual Usages usages(Scaling scaling) const = 0;
 
   // ---- memory

@@ -18,6 +18,16 @@ enum class Scaling : std::uint8_t {
   mx_1x32,        // one E8M0 scale per 32 columns of a row (rowwise) or 32 rows of a column (columnwise)
 };
 
+// How the E8M0 scales of mx_1x32 lie in memory: [rows, blocks] as they are, or padded to tiles of 128 rows x 4 blocks,
+// which is what tensor cores read.
+enum class MxScaleLayout : std::uint8_t { plain, tiles_128x4 };
+
+// Shape of the scale tensor of `rows` rows with `blocks` scales each.
+inline Shape mx_scale_shape(std::int64_t rows, std::int64_t blocks, MxScaleLayout layout) {
+  if (layout == MxScaleLayout::plain) return Shape{rows, blocks};
+  return Shape{(rows + 127) / 128 * 128, (blocks + 3) / 4 * 4};
+}
+
 struct QTensor {
   Scaling scaling = Scaling::none;
   DType format = DType::bf16;  // e4m3 | e5m2; the matrix's own dtype where scaling is none
@@ -26,9 +36,10 @@ struct QTensor {
   Tensor rowwise;              // [rows, cols] codes (or the high-precision matrix): the contraction runs along cols
   // The contraction runs along rows. Per-tensor scaling: the transpose [cols, rows]. mx_1x32: [rows, cols], not transposed.
   Tensor columnwise;
-  // tensor: scale_inv is the first fp32 of a 16-byte slot. mx_1x32: e8m0 [rows, cols/32].
+  // tensor: scale_inv is the first fp32 of a 16-byte slot. mx_1x32: e8m0, plain [rows, cols/32], tiled as mx_scale_layout.
   Tensor rowwise_scale_inv;
-  Tensor columnwise_scale_inv; // tensor: the same slot. mx_1x32: e8m0 [rows/32, cols].
+  Tensor columnwise_scale_inv; // tensor: the same slot. mx_1x32: e8m0, plain [rows/32, cols]; tiled: of the transpose
+  MxScaleLayout mx_scale_layout = MxScaleLayout::plain;
   Tensor scale;                // f32 [1], tensor scaling: what values are multiplied by before the cast
   // tensor scaling: quantising first sets scale and scale_inv from this matrix's own amax (fp8_scaling.h current_scale);
   // false: scale is used as it stands (delayed scaling).
@@ -50,6 +61,7 @@ struct QTensor {
 struct Usages {
   bool rowwise = true;
   bool columnwise = false;
+  MxScaleLayout mx_scale_layout = MxScaleLayout::plain;
 };
 
 }  // namespace llmfp8

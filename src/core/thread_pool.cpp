@@ -6,9 +6,12 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "core/cpu_quota.h"
 
 namespace llmfp8 {
 namespace {
@@ -119,7 +122,9 @@ int default_threads() {
   const bool under_torchrun = std::getenv("TORCHELASTIC_RUN_ID") != nullptr;
   const char* omp = std::getenv("OMP_NUM_THREADS");
   if (omp != nullptr && std::atoi(omp) > 0 && !(under_torchrun && std::string(omp) == "1")) return std::atoi(omp);
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  // Threads beyond a container's quota would make it stand still for part of every period.
+  if (const std::optional<int> quota = cpu_quota()) cores = std::min(cores, *quota);
   const char* local = std::getenv("LOCAL_WORLD_SIZE");
   return under_torchrun && local != nullptr ? std::max(1, cores / std::max(1, std::atoi(local))) : cores;
 }

@@ -14,13 +14,18 @@ QTensor make_qtensor(const QuantSpec& spec, DType high_precision, Shape shape, U
   const std::int64_t rows = shape[0], cols = shape[1];
   q.format = spec.format;
   const bool blocks = q.scaling == Scaling::mx_1x32;
+  q.mx_scale_layout = usages.mx_scale_layout;
+  const bool tiled = q.mx_scale_layout == MxScaleLayout::tiles_128x4;
   if (usages.rowwise) {
     q.rowwise = allocate("codes", spec.format, shape);
-    if (blocks) q.rowwise_scale_inv = allocate("scales", DType::e8m0, Shape{rows, cols / 32});
+    if (blocks) q.rowwise_scale_inv = allocate("scales", DType::e8m0, mx_scale_shape(rows, cols / 32, q.mx_scale_layout));
   }
   if (usages.columnwise) {
     q.columnwise = allocate("codes, columnwise", spec.format, blocks ? shape : Shape{cols, rows});
-    if (blocks) q.columnwise_scale_inv = allocate("scales, columnwise", DType::e8m0, Shape{rows / 32, cols});
+    if (blocks) {
+      const Shape shape_of_scales = tiled ? mx_scale_shape(cols, rows / 32, q.mx_scale_layout) : Shape{rows / 32, cols};
+      q.columnwise_scale_inv = allocate("scales, columnwise", DType::e8m0, shape_of_scales);
+    }
   }
   return q;
 }

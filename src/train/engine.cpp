@@ -10,6 +10,8 @@ namespace {
 
 std::string micro_step_phase(std::int64_t capacity) { return fmt::format("micro-step of {} tokens", capacity); }
 std::string evaluate_phase(std::int64_t capacity) { return fmt::format("evaluation of {} tokens", capacity); }
+const std::string kOptimizerPhase = "optimizer step";
+const std::string kLoadPhase = "weights in FP8";
 
 std::vector<OptimizedParam> optimized_params(const LocalParamStore& params, DecayRule rule) {
   std::vector<OptimizedParam> list;
@@ -29,6 +31,10 @@ class Phase {
   }
   void end() {
     arena_.end_phase();
+    done_ = true;
+  }
+  void abandon() {
+    arena_.abandon_phase();
     done_ = true;
   }
 
@@ -82,6 +88,13 @@ void Engine::plan_memory() {
     }
     planning.end_phase();
   }
+  planning.begin_phase(kOptimizerPhase);
+  finish_gradient(plan);
+  update(plan);
+  planning.end_phase();
+  planning.begin_phase(kLoadPhase);
+  params_->quantize_weights(plan, scalars_);
+  planning.end_phase();
   ledger_.clear();
   grads_->begin_step();
   const std::size_t bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
@@ -106,7 +119,9 @@ void Engine::load(const WeightSource& source) {
   allow.step_ok = 1;
   backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
   fp8_.set_calibrating(options_.fp8_start == Fp8Start::calibrate && fp8_.recipe().delayed());
+  Phase phase(*arena_, kLoadPhase);
   params_->quantize_weights(*ops_, scalars_);
+  phase.end();
   fp8_.set_calibrating(false);
   backend_.synchronize(*stream_);
 }
@@ -140,6 +155,7 @@ void Engine::calibrate(const HostBatch& micro_batch) {
   run_micro_batches({&micro_batch, 1});
   fp8_.set_calibrating(false);
   ledger_.clear();
+  if (reducer_ != nullptr) reducer_->max_amaxes(fp8_.history().amaxes());
   StepScalars allow;
   allow.step_ok = 1;
   backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
@@ -147,10 +163,20 @@ void Engine::calibrate(const HostBatch& micro_batch) {
   backend_.synchronize(*stream_);
 }
 
-void Engine::finish_gradient() {
-  if (reduce_) reduce_(*this);
-  for (const ParamSpec& spec : params_->table().params()) ops_->accumulate_sum_of_squares(grads_->grad(spec.index), scalars_);
-  ops_->finish_gradient(scalars_);
+// Gradients of all ranks, their norm, and whether the step may change anything.
+void Engine::finish_gradient(Ops& ops) {
+  for (const ParamSpec& spec : params_->table().params()) ops.accumulate_sum_of_squares(grads_->grad(spec.index), scalars_);
+  if (reducer_ != nullptr && !ops.arena().planning()) reducer_->sum_squares(scalars_);
+  ops.finish_gradient(scalars_);
+}
+
+// AdamW, then the scales, then the weights' codes under the new scales; nothing where step_ok is 0.
+void Engine::update(Ops& ops) {
+  std::vector<Tensor> grads;
+  for (const ParamSpec& spec : params_->table().params()) grads.push_back(grads_->grad(spec.index));
+  optimizer_->step(ops, grads, scalars_);
+  fp8_.history().update(ops, scalars_);
+  params_->quantize_weights(ops, scalars_);
 }
 
 StepResult Engine::read_result(std::span<const HostBatch> micro_batches) {
@@ -174,21 +200,25 @@ void Engine::compute_gradients(std::span<const HostBatch> micro_batches, double 
   fp8_.history().begin_step(*ops_);
   grads_->begin_step();
   run_micro_batches(micro_batches);
-  finish_gradient();
+  if (reducer_ == nullptr) return;
+  reducer_->sum_gradients(*grads_, scalars_);
+  reducer_->max_amaxes(fp8_.history().amaxes());
 }
 
 StepResult Engine::gradients(std::span<const HostBatch> micro_batches) {
   compute_gradients(micro_batches, 0.0, 0.0);
+  Phase phase(*arena_, kOptimizerPhase);
+  finish_gradient(*ops_);
+  phase.abandon();
   return read_result(micro_batches);
 }
 
 StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
   compute_gradients(micro_batches, learning_rate, max_grad_norm);
-  std::vector<Tensor> grads;
-  for (const ParamSpec& spec : params_->table().params()) grads.push_back(grads_->grad(spec.index));
-  optimizer_->step(*ops_, grads, scalars_);
-  fp8_.history().update(*ops_, scalars_);
-  params_->quantize_weights(*ops_, scalars_);
+  Phase phase(*arena_, kOptimizerPhase);
+  finish_gradient(*ops_);
+  update(*ops_);
+  phase.end();
   const StepResult result = read_result(micro_batches);
   if (result.ok) ++steps_done_;
   return result;

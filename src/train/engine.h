@@ -2,13 +2,13 @@
 // things it does: one optimizer step, one evaluation batch. Called by the trainer, by `llm-fp8 parity` and by the bench.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/batch_loader.h"
+#include "dist/rank_reducer.h"
 #include "hub/checkpoint_source.h"
 #include "model/transformer.h"
 #include "optim/optimizer.h"
@@ -57,9 +57,8 @@ class Engine {
   // Every weight by its HF name. Throws Error: missing tensor, wrong shape (name, found, wanted).
   void load(const WeightSource& source);
 
-  // Between backward and the optimizer: ranks reduce gradients, loss sums and amaxes here.
-  using Reduce = std::function<void(Engine& engine)>;
-  void set_reduce(Reduce reduce) { reduce_ = std::move(reduce); }
+  // How ranks agree; null (the start): this is the only one. It outlives the engine.
+  void set_reducer(RankReducer* reducer) { reducer_ = reducer; }
 
   // One optimizer step over the micro-batches; each capacity is one of train_limits.
   StepResult train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
@@ -92,7 +91,8 @@ class Engine {
   void run_micro_batches(std::span<const HostBatch> micro_batches);
   void calibrate(const HostBatch& micro_batch);
   void begin_scalars(double learning_rate, double max_grad_norm);
-  void finish_gradient();
+  void finish_gradient(Ops& ops);
+  void update(Ops& ops);
   void compute_gradients(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
   StepResult read_result(std::span<const HostBatch> micro_batches);
 
@@ -111,7 +111,7 @@ class Engine {
   Buffer scalars_buffer_;
   StepScalars* scalars_ = nullptr;  // device
   GemmLedger ledger_;
-  Reduce reduce_;
+  RankReducer* reducer_ = nullptr;
   bool calibrated_ = false;
   std::int64_t steps_done_ = 0;
 };

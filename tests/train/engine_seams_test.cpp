@@ -52,12 +52,22 @@ std::vector<float> values_of(Engine& engine, const Tensor& tensor) {
 
 // ---- a bad step
 
-void poison_a_gradient(Engine& engine) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const Tensor& grad = engine.grads().grad(engine.params().table().find(ParamKind::down, 1).index);
-  engine.backend().copy_to_device(grad.as<float>() + 17, &nan, sizeof nan, engine.stream());
-  engine.backend().synchronize(engine.stream());
-}
+// Stands for a rank that sends NaN.
+class PoisonedReducer : public RankReducer {
+ public:
+  explicit PoisonedReducer(Engine& engine) : engine_(engine) {}
+  void max_amaxes(const Tensor&) override {}
+  void sum_squares(StepScalars*) override {}
+  void sum_gradients(GradTarget&, StepScalars*) override {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    const Tensor& grad = engine_.grads().grad(engine_.params().table().find(ParamKind::down, 1).index);
+    engine_.backend().copy_to_device(grad.as<float>() + 17, &nan, sizeof nan, engine_.stream());
+    engine_.backend().synchronize(engine_.stream());
+  }
+
+ private:
+  Engine& engine_;
+};
 
 void check_bad_step(const EngineOptions& options, const std::string& what) {
   Fixture setup("llama_untied", {{40, 30, 20}, {50, 11}});
@@ -67,14 +77,15 @@ void check_bad_step(const EngineOptions& options, const std::string& what) {
     ASSERT_TRUE(untouched->train_step(setup.batch(step % 2), 1e-3, 1.0).ok);
   }
   const State before = state_bytes(*engine);
-  engine->set_reduce(poison_a_gradient);
+  PoisonedReducer poison(*engine);
+  engine->set_reducer(&poison);
   const StepResult bad = engine->train_step(setup.batch(1), 1e-3, 1.0);
   EXPECT_FALSE(bad.ok) << what;
   EXPECT_TRUE(std::isnan(bad.grad_norm)) << what;
   EXPECT_EQ(engine->steps_done(), 6);
   EXPECT_TRUE(state_bytes(*engine) == before) << what << ": the bad step changed something";
 
-  engine->set_reduce(nullptr);
+  engine->set_reducer(nullptr);
   const StepResult good = engine->train_step(setup.batch(0), 1e-3, 1.0),
                    wanted = untouched->train_step(setup.batch(0), 1e-3, 1.0);
   EXPECT_TRUE(good.ok);
@@ -118,6 +129,69 @@ TEST(BadStep, InfiniteLossIsOneToo) {
   engine->backend().copy_to_device(head.data, kept.data(), head.bytes(), engine->stream());
   EXPECT_TRUE(state_bytes(*engine) == before);
   EXPECT_TRUE(engine->train_step(setup.batch(0), 1e-3, 1.0).ok);
+}
+
+// ---- ranks
+
+// Adds what another rank has computed (captured from its engine) to this one's, as an all-reduce would.
+class OtherRank : public RankReducer {
+ public:
+  explicit OtherRank(Engine& other) : grads_(all(other)), amaxes_(values_of(other, other.fp8().history().amaxes())) {}
+  OtherRank(Engine& other, double loss_sum, std::uint32_t num_supervised) : OtherRank(other) {
+    loss_sum_ = loss_sum;
+    num_supervised_ = num_supervised;
+  }
+  void bind(Engine& engine) { engine_ = &engine; }
+  void max_amaxes(const Tensor& amaxes) override {
+    for (std::size_t i = 0; i < amaxes_.size(); ++i) amaxes.as<float>()[i] = std::max(amaxes.as<float>()[i], amaxes_[i]);
+  }
+  void sum_gradients(GradTarget&, StepScalars* scalars) override {
+    std::size_t k = 0;
+    for (const ParamSpec& spec : engine_->params().table().params()) {
+      const Tensor& grad = engine_->grads().grad(spec.index);
+      for (std::int64_t i = 0; i < grad.numel(); ++i) grad.as<float>()[i] += grads_[k++];
+    }
+    scalars->loss_sum += loss_sum_;
+    scalars->num_supervised += num_supervised_;
+  }
+  void sum_squares(StepScalars*) override {}
+
+ private:
+  static std::vector<float> all(Engine& engine) {
+    std::vector<float> values;
+    for (const ParamSpec& spec : engine.params().table().params()) {
+      const std::vector<float> part = values_of(engine, engine.grads().grad(spec.index));
+      values.insert(values.end(), part.begin(), part.end());
+    }
+    return values;
+  }
+  Engine* engine_ = nullptr;
+  std::vector<float> grads_, amaxes_;
+  double loss_sum_ = 0;
+  std::uint32_t num_supervised_ = 0;
+};
+
+// Two ranks with a micro-batch each make the same step as one rank with both: loss, norm, weights and scales.
+TEST(EngineRanks, TwoRanksEqualOneWithBothMicroBatches) {
+  Fixture setup("llama_tied", {{40, 30, 20}, {50, 11}});
+  EngineOptions options;
+  options.recipe = RecipeKind::hybrid;
+  options.fp8_start = Fp8Start::te;  // equal scales without a calibration, which would see one micro-batch here and two there
+  const auto whole = setup.engine(options), first = setup.engine(options), second = setup.engine(options);
+  const HostBatch both[] = {setup.batches[0].host, setup.batches[1].host};
+  const StepResult wanted = whole->train_step(both, 1e-3, 1.0);
+
+  const StepResult half = first->gradients(setup.batch(0));
+  OtherRank other(*first, half.loss * static_cast<double>(half.num_supervised), static_cast<std::uint32_t>(half.num_supervised));
+  other.bind(*second);
+  second->set_reducer(&other);
+  const StepResult found = second->train_step(setup.batch(1), 1e-3, 1.0);
+
+  EXPECT_EQ(found.num_supervised, wanted.num_supervised);
+  EXPECT_NEAR(found.loss, wanted.loss, 1e-12 * wanted.loss);  // fp64 sums, in another order
+  // The gradients are the same fp32 sums but for their order: one rounding each.
+  EXPECT_NEAR(found.grad_norm, wanted.grad_norm, 1e-6 * wanted.grad_norm);
+  EXPECT_EQ(values_of(*second, second->fp8().history().scales()), values_of(*whole, whole->fp8().history().scales()));
 }
 
 // ---- the cut of a step
@@ -333,7 +407,8 @@ TEST(ArenaOfTheEngine, IsUsedUpToThePlannedPeak) {
     options.eval_limits = setup.limits;
     const auto engine = setup.engine(options);
     EXPECT_EQ(engine->arena().high_water_bytes(), 0u);
-    EXPECT_EQ(engine->arena().plan().phases.size(), 4u);  // train and evaluate, two capacities each
+    // Train and evaluate with two capacities each, the optimizer step, the weights in FP8.
+    EXPECT_EQ(engine->arena().plan().phases.size(), 6u);
     for (const ParityBatch& batch : setup.batches) {
       ASSERT_TRUE(engine->train_step({&batch.host, 1}, 1e-3, 1.0).ok);
       EXPECT_GT(engine->evaluate(batch.host).loss_sum, 0.0);
