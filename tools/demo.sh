@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # make demo: fine-tunes a real pretrained model (SmolLM2-135M-Instruct) on math problems in FP8, and shows what it learnt:
 # accuracy on held-out problems before and after, and some answers. It takes as many steps as fit into the time.
-#   tools/demo.sh            about DEMO_MINUTES (9) after the build
+#   tools/demo.sh            about DEMO_MINUTES (8) after the build
 #   tools/demo.sh recipes    every FP8 recipe against bf16: the mean loss of the last 10 steps must lie within 3 %
 # Environment: DEMO_MINUTES, DEMO_PROBLEMS (held-out problems, 200), DEMO_STEPS (0: as many as fit), DEMO_DIR (demo_output).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly minutes=${DEMO_MINUTES:-9} problems=${DEMO_PROBLEMS:-200} out=${DEMO_DIR:-demo_output}
+readonly minutes=${DEMO_MINUTES:-8} problems=${DEMO_PROBLEMS:-200} out=${DEMO_DIR:-demo_output}
 readonly model=models/SmolLM2-135M-Instruct.Q4_1.gguf data=data/math batch=8
 started=$(date +%s)
 
