@@ -4,6 +4,8 @@ JOBS ?= $(shell nproc)
 PROGRAMS := train_fp8 train_multi_gpu llm-fp8
 
 .DEFAULT_GOAL := build
+# The commands share build/ and .venv; each builds in parallel by itself.
+.NOTPARALLEL:
 .PHONY: build demo demo-recipes test bench format fuzz asan bundle clean setup-%
 
 build: setup-build

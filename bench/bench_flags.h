@@ -1,38 +1,47 @@
-// The flags that tools/bench.sh gives to every benchmark program, and errors as the other programs print them.
+// The flags that tools/bench.sh gives to every benchmark program, declared as those of the llm-fp8 commands.
 #pragma once
 
-#include <cstdio>
+#include <charconv>
 #include <cstdlib>
 #include <filesystem>
+#include <string>
+#include <vector>
 
-#include <CLI/CLI.hpp>
-
+#include "cli/commands/flags.h"
 #include "core/error.h"
 #include "measure.h"
 
 namespace llmfp8::bench {
 
-inline void add_common_flags(CLI::App& app, CommonFlags& flags) {
-  app.add_option("--model", flags.model, "a folder in HF layout or a .gguf file (default: $LLMFP8_BENCH_MODEL)");
-  app.add_option("--threads", flags.threads, "core counts to measure (default: 1 and all)")->delimiter(',');
-  app.add_flag("--cpu-time", flags.cpu_time,
-               "measure processor time, on one core: for a machine that is busy otherwise");
-  app.add_flag("--json", flags.json, "one JSON document instead of tables");
-}
-
-// -1: go on; else the exit code.
-inline int parse(CLI::App& app, int argc, char** argv) {
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {
-    return app.exit(done);
-  } catch (const CLI::ParseError& error) {
-    fail_usage("{}", error.what());
+// "a,b" -> a, b.
+inline std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == ',') {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
   }
-  return -1;
+  return parts;
 }
 
-inline void finish_common_flags(CommonFlags& flags) {
+// What the user typed; finish_common_flags makes CommonFlags of it.
+struct TypedFlags {
+  CommonFlags common;
+  std::string threads;
+};
+
+inline void declare_common_flags(FlagSet& flags, TypedFlags& typed) {
+  flags.text("model", "FILE", &typed.common.model, "a folder in HF layout or a .gguf file; else $LLMFP8_BENCH_MODEL");
+  flags.text("threads", "N,N", &typed.threads, "core counts to measure; else 1 and all");
+  flags.on_off("cpu-time", &typed.common.cpu_time,
+               "measure processor time, on one core: for a machine that is busy otherwise");
+  flags.on_off("json", &typed.common.json, "one JSON document instead of tables");
+}
+
+inline void finish_common_flags(TypedFlags& typed) {
+  CommonFlags& flags = typed.common;
   if (flags.model.empty()) {
     const char* model = std::getenv("LLMFP8_BENCH_MODEL");
     flags.model = model != nullptr ? model : "models/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -41,6 +50,16 @@ inline void finish_common_flags(CommonFlags& flags) {
     fail_usage("--model {}: no such file or folder (`make bench` fetches the demo's model)", flags.model);
   }
   const int cores = available_cores();
+  if (!typed.threads.empty()) {
+    for (const std::string& text : split_list(typed.threads)) {
+      int n = 0;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+      if (error != std::errc() || end != text.data() + text.size() || n < 1 || n > cores) {
+        fail_usage("--threads {}: wanted 1 to {}, the cores there are", text, cores);
+      }
+      flags.threads.push_back(n);
+    }
+  }
   if (flags.cpu_time) {
     if (flags.threads.empty()) flags.threads = {1};
     if (flags.threads != std::vector<int>{1})
@@ -48,21 +67,6 @@ inline void finish_common_flags(CommonFlags& flags) {
     use_processor_time();
   }
   if (flags.threads.empty()) flags.threads = cores > 1 ? std::vector<int>{1, cores} : std::vector<int>{1};
-  for (int n : flags.threads) {
-    if (n < 1 || n > cores) fail_usage("--threads {}: wanted 1 to {}, the cores there are", n, cores);
-  }
-}
-
-inline int guarded(int (*run)(int, char**), int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const Error& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return error.kind() == ErrorKind::usage ? 2 : 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
 }
 
 }  // namespace llmfp8::bench

@@ -5,10 +5,9 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "backend/registry.h"
 #include "bench_flags.h"
+#include "cli/run_main.h"
 #include "core/bf16.h"
 #include "core/step_scalars.h"
 #include "core/thread_pool.h"
@@ -285,13 +284,14 @@ std::string rate_text(const Json& row) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"rates of single operations at the model's shapes"};
-  CommonFlags flags;
+  TypedFlags typed;
   std::int64_t tokens = 1152;
-  add_common_flags(app, flags);
-  app.add_option("--tokens", tokens, "tokens of a batch, a multiple of 128")->check(CLI::Range(128, 1 << 20));
-  if (const int code = parse(app, argc, argv); code >= 0) return code;
-  finish_common_flags(flags);
+  FlagSet declared("bench_ops", "rates of single operations at the model's shapes", "[flags]", "");
+  declare_common_flags(declared, typed);
+  declared.whole("tokens", {128, 1 << 20}, &tokens, "tokens of a batch, a multiple of 128");
+  if (!declared.parse(std::vector<std::string>(argv + 1, argv + argc))) return 0;
+  finish_common_flags(typed);
+  const CommonFlags& flags = typed.common;
   if (tokens % 128 != 0) fail_usage("--tokens {}: wanted a multiple of 128", tokens);
 
   Json document = machine();
@@ -328,4 +328,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace llmfp8::bench
 
-int main(int argc, char** argv) { return llmfp8::bench::guarded(llmfp8::bench::run, argc, argv); }
+int main(int argc, char** argv) {
+  return llmfp8::run_main([&] { return llmfp8::bench::run(argc, argv); });
+}

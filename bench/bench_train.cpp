@@ -4,9 +4,8 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "bench_flags.h"
+#include "cli/run_main.h"
 #include "core/thread_pool.h"
 #include "hub/checkpoint_source.h"
 #include "measure.h"
@@ -22,11 +21,12 @@ struct BatchSpec {
 };
 
 struct Flags {
+  TypedFlags typed;
   CommonFlags common;
-  std::vector<std::string> recipes{"bf16", "default", "hybrid", "mxfp8", "current"};
-  std::vector<std::string> batches{"8x140", "12x200"};
-  int steps = 4;
-  int rounds = 1;
+  std::string recipes = "bf16,default,hybrid,mxfp8,current";
+  std::string batches = "8x140,12x200";
+  std::int64_t steps = 4;
+  std::int64_t rounds = 1;
   bool raw = true;
 };
 
@@ -127,7 +127,7 @@ Json measure(const Flags& flags, const BatchSpec& spec, int threads, const std::
               {"recipe", recipe},
               {"matmul", backend->capabilities().matmul},
               {"seconds_per_step", best},
-              {"mean_seconds_per_step", total / flags.steps},
+              {"mean_seconds_per_step", total / static_cast<double>(flags.steps)},
               {"tokens_per_second", batch.counts.num_tokens / best},
               {"peak_memory_bytes", peak},
               {"fp8_share_of_flops", engine.ledger().fp8_share()},
@@ -230,28 +230,29 @@ void print_phases(const std::vector<Json>& results) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"tokens/s of training steps, bf16 beside every FP8 recipe"};
   Flags flags;
-  add_common_flags(app, flags.common);
-  app.add_option("--recipes", flags.recipes, "any of bf16, default, hybrid, mxfp8, current")->delimiter(',');
-  app.add_option("--batches", flags.batches, "ROWSxTOKENS, the mean length of a row")->delimiter(',');
-  app.add_option("--steps", flags.steps, "timed steps of each, after one that is not timed; the fastest counts")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--rounds", flags.rounds, "times that the whole list is gone through")->check(CLI::Range(1, 100));
-  app.add_flag("!--no-raw", flags.raw, "leave out the matrix engine's raw rate");
-  if (const int code = parse(app, argc, argv); code >= 0) return code;
-  finish_common_flags(flags.common);
-  for (const std::string& recipe : flags.recipes) {
+  FlagSet declared("bench_train", "tokens/s of training steps, bf16 beside every FP8 recipe", "[flags]", "");
+  declare_common_flags(declared, flags.typed);
+  declared.text("recipes", "NAME,NAME", &flags.recipes, "any of bf16, default, hybrid, mxfp8, current");
+  declared.text("batches", "ROWSxTOKENS,…", &flags.batches, "TOKENS: the mean length of a row");
+  declared.whole("steps", {1, 1000}, &flags.steps, "timed steps of each, after one that is not timed; the fastest counts");
+  declared.whole("rounds", {1, 100}, &flags.rounds, "times that the whole list is gone through");
+  declared.on_off("raw", &flags.raw, "the matrix engine's raw rate; --no-raw leaves it out");
+  if (!declared.parse(std::vector<std::string>(argv + 1, argv + argc))) return 0;
+  finish_common_flags(flags.typed);
+  flags.common = flags.typed.common;
+  const std::vector<std::string> recipes = split_list(flags.recipes);
+  for (const std::string& recipe : recipes) {
     if (!kRecipes.contains(recipe)) fail_usage("--recipes {}: wanted bf16, default, hybrid, mxfp8 or current", recipe);
   }
 
   std::vector<Json> results;
   const Json at_start = machine();
-  for (int round = 0; round < flags.rounds; ++round) {
-    for (const std::string& batch : flags.batches) {
+  for (std::int64_t round = 0; round < flags.rounds; ++round) {
+    for (const std::string& batch : split_list(flags.batches)) {
       const BatchSpec spec = parse_batch(batch);
       for (int threads : flags.common.threads) {
-        for (const std::string& recipe : flags.recipes) {
+        for (const std::string& recipe : recipes) {
           if (!flags.common.json) std::fprintf(stderr, "%s, %d cores, %s …\n", batch.c_str(), threads, recipe.c_str());
           keep_best(results, in_child([&] { return measure(flags, spec, threads, recipe); }));
         }
@@ -281,4 +282,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace llmfp8::bench
 
-int main(int argc, char** argv) { return llmfp8::bench::guarded(llmfp8::bench::run, argc, argv); }
+int main(int argc, char** argv) {
+  return llmfp8::run_main([&] { return llmfp8::bench::run(argc, argv); });
+}

@@ -20,3 +20,5 @@ set(CMAKE_CUDA_EXTENSIONS OFF)
 # that wants fused multiply-adds calls fmaf. Division and square root stay IEEE (no fast-math): scales are made with them.
 target_compile_options(llmfp8_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
+# fmt takes nvcc for a compiler without constexpr, which its C++20 half does not compile with.
+target_compile_definitions(llmfp8_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>")

@@ -61,10 +61,8 @@ for module in "${modules[@]}"; do
 done
 for file in "${programs[@]/#/$build/bin/}" "${modules[@]/#/$build/lib/}"; do add_needed "$file"; done
 cp LICENSE README.md "$out/"
-# Header-only libraries are inside the programs.
-for package in libcli11-dev nlohmann-json3-dev; do
-  cp -L "/usr/share/doc/$package/copyright" "$out/licenses/$package.txt"
-done
+# A header-only library is inside the programs.
+cp -L /usr/share/doc/nlohmann-json3-dev/copyright "$out/licenses/nlohmann-json3-dev.txt"
 # dpkg knows common licences by reference only.
 for license in $(grep -rhoE '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$out/licenses" | sort -u); do
   [[ -f $license ]] && cp -L "$license" "$out/licenses/common-$(basename "$license").txt"

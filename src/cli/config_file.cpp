@@ -1,5 +1,4 @@
-// YAML through yaml-cpp. TOML by hand: a flat file is lines of key = value; the only TOML reader among our libraries
-// (CLI11's) cuts quoted strings at '#', ',' and blanks.
+// YAML through yaml-cpp. TOML by hand: a flat file is lines of key = value, and none of our libraries reads TOML.
 #include "cli/config_file.h"
 
 #include <algorithm>

@@ -209,7 +209,9 @@ void declare_model_and_data(Declarations& d, bool multi) {
   d.text("chat_template", "auto|model|llama3|chatml|legacy|FILE", &RunConfig::chat_template, "auto",
          "auto: the model's own, else the one of its family; legacy: the text of the Python stack");
   d.text("template_date", "TEXT", &RunConfig::template_date, "",
-         "date for a template that asks for today's; without it, the template's own constant");
+         "date for a template that asks for today's; without it, the template's own constant")
+      .not_built_yet =
+      "--template_date: no built-in template writes a date; a model's own Jinja template is not built yet";
   d.text("weights_cache_dir", "DIR", &RunConfig::weights_cache_dir, multi ? "./model_cache" : "",
          "folder of downloaded models and datasets; without it, the hub's default");
   d.on_off("repair_embeddings", &RunConfig::repair_embeddings,
@@ -230,7 +232,8 @@ void declare_training(Declarations& d) {
   d.whole("max_steps", &RunConfig::max_steps, {.zero = "no limit"}, "stop after N optimizer steps");
   d.whole("eval_interval", &RunConfig::eval_interval, {.fallback = 1, .zero = "never"}, "evaluate every N epochs");
   d.whole("eval_max_rows", &RunConfig::eval_max_rows, {.zero = "all"}, "evaluate the first N held-out rows");
-  d.whole("seed", &RunConfig::seed, {.fallback = 42}, "drives split, order and stochastic rounding");
+  d.whole("seed", &RunConfig::seed, {.fallback = 42},
+          "order and stochastic rounding; the held-out split is always seed 42");
 }
 
 void declare_optimizer(Declarations& d, bool multi) {
@@ -269,7 +272,7 @@ void declare_precision(Declarations& d) {
                             {"fp16", MixedPrecision::fp16, "--mixed_precision fp16 is not supported, use bf16", false}},
                            "fp32 is the reference path, for small models");
   d.on_off("use_te", &RunConfig::use_te,
-           "Transformer Engine's numeric rules: by its library where that is built and found, else by our own kernels");
+           "with FP8: Transformer Engine's numeric rules (--fp8_start te), run by this program's own kernels");
   d.choice<Fp8Scenario>(
       "fp8_scenario", &RunConfig::fp8_scenario, Fp8Scenario::default_,
       {{"default", Fp8Scenario::default_},
@@ -356,9 +359,10 @@ void declare_pytorch(Declarations& d) {
            "→ fused attention, which is always on");
   d.whole("empty_cache_freq", &RunConfig::empty_cache_freq, {.fallback = 50},
           "→ arena trim; the arena is sized before step 1, so there is nothing to trim and no effect is needed");
-  d.whole("num_workers", &RunConfig::num_workers, {.fallback = 4, .most = 4096}, "DataLoader workers → loader threads");
+  d.whole("num_workers", &RunConfig::num_workers, {.fallback = 4, .most = 4096},
+          "DataLoader workers; no effect: batches are cut from memory and need none");
   d.whole("num_proc", &RunConfig::num_proc, {.fallback = 8, .least = 1, .most = 4096},
-          "datasets.map processes → tokenizer threads");
+          "datasets.map processes; no effect: --threads cores tokenise");
 }
 
 struct Table {

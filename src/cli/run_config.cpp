@@ -2,6 +2,7 @@
 #include "cli/run_config.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <vector>
 
 #include "cli/config_file.h"
@@ -103,9 +104,20 @@ void resolve(RunConfig& config) {
   if (config.overwrite && !config.resume.empty()) fail_usage("--overwrite and --resume exclude each other");
 }
 
-// FP8 asked for and bf16 delivered must not pass in silence.
+// What was asked for and has no effect must not pass in silence.
 std::vector<std::string> warnings_of(const RunConfig& config) {
   std::vector<std::string> warnings;
+  if (config.mixed_precision == MixedPrecision::fp32 && config.weight_update != WeightUpdate::exact) {
+    warnings.push_back(fmt::format("--weight_update {} has no effect with --mixed_precision fp32: the weights have "
+                                   "all bits",
+                                   flag_text(config, "weight_update")));
+  }
+  std::error_code ignored;
+  if (config.is_set("split_name") && std::filesystem::is_regular_file(config.dataset_name, ignored)) {
+    warnings.push_back(fmt::format("--split_name {} has no effect: --dataset_name {} is a single file, all its rows "
+                                   "are taken",
+                                   config.split_name, config.dataset_name));
+  }
   if (config.mixed_precision == MixedPrecision::fp8) return warnings;
   for (const char* flag : {"fp8_scenario", "fp8_strict", "fp8_lm_head", "fp8_start"}) {
     if (!config.is_set(flag) || flag_text(config, flag) == flag_text(default_config(config.program), flag)) continue;

@@ -1,6 +1,5 @@
 #include "cli/run_training.h"
 
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -8,10 +7,10 @@
 #include <memory>
 
 #include "cli/run_config.h"
+#include "cli/run_main.h"
 #include "core/log.h"
 #include "report/metric_names.h"
 #include "report/tensorboard.h"
-#include "report/text_table.h"
 #include "train/interrupt.h"
 #include "train/trainer.h"
 
@@ -63,7 +62,7 @@ class LogAboveBar {
 
 // Launchers start one process a rank. Each would train on its own and write to the same folder.
 void refuse_several_ranks() {
-  for (const char* variable : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+  for (const char* variable : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     const char* value = std::getenv(variable);
     CHECK(value == nullptr || std::atoi(value) <= 1, "{}={}: training on several ranks is not built yet; start one process", variable,
           value);
@@ -83,30 +82,21 @@ int run(Program program, int argc, const char* const* argv) {
   Console console(options);
   const LogAboveBar log_above_bar(console);
   for (const std::string& warning : command.warnings) log::warning("{}", warning);
-  Trainer trainer(command.config, flags_to_json(command.config), console);
-  add_sinks(trainer, command.config, console);
-  trainer.run();
+  try {
+    Trainer trainer(command.config, flags_to_json(command.config), console);
+    add_sinks(trainer, command.config, console);
+    trainer.run();
+  } catch (const Interrupted&) {
+    console.finish();
+    log::info("stopped before the first step; nothing was saved");
+  }
   return interrupted() ? 128 + interrupt_signal() : 0;
 }
 
 }  // namespace
 
 int training_main(Program program, int argc, const char* const* argv) {
-  // A file above the limit of `ulimit -f` then is a failed write, which is reported, instead of the end of the process.
-  std::signal(SIGXFSZ, SIG_IGN);
-  try {
-    return run(program, argc, argv);
-  } catch (const Error& error) {
-    // The message may quote a file's text.
-    std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
-    return error.kind() == ErrorKind::usage ? 2 : 1;
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "error: out of memory\n");
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
-    return 1;
-  }
+  return run_main([&] { return run(program, argc, argv); });
 }
 
 }  // namespace llmfp8

@@ -1,4 +1,4 @@
-// The epoch's order cut into micro-batches. Called by the trainer and the evaluator.
+// The epoch's order cut into micro-batches. Called by the trainer.
 #include "data/batch_loader.h"
 
 #include <algorithm>
@@ -175,11 +175,14 @@ std::int64_t BatchLoader::unpacked_steps_per_epoch() const {
   return divide_up(impl_->unpacked_micro_batches(), impl_->options.accumulation);
 }
 
-std::int64_t BatchLoader::total_steps(std::int64_t epochs) const {
-  if (impl_->options.packing == Packing::off) return epochs * steps_per_epoch();
+std::int64_t BatchLoader::total_steps(std::int64_t epochs, std::int64_t limit) const {
+  if (impl_->options.packing == Packing::off) {
+    const bool is_cut = limit > 0 && epochs >= divide_up(limit, steps_per_epoch());
+    return is_cut ? limit : epochs * steps_per_epoch();
+  }
   std::int64_t total = 0;
-  for (std::int64_t epoch = 0; epoch < epochs; ++epoch) total += steps_per_epoch(epoch);
-  return total;
+  for (std::int64_t epoch = 0; epoch < epochs && (limit == 0 || total < limit); ++epoch) total += steps_per_epoch(epoch);
+  return limit > 0 ? std::min(total, limit) : total;
 }
 
 std::int64_t BatchLoader::micro_batches(std::int64_t epoch, std::int64_t step) const {

@@ -1,5 +1,5 @@
 // From tokenised rows to micro-batches, by random access: (epoch, step, micro-batch) names a batch, so that resuming is
-// a matter of two integers. Called by the trainer and the evaluator.
+// a matter of two integers. Called by the trainer.
 //
 // A step is batch_size rows x accumulation x world_size; micro-batch m of an epoch holds the rows [m, m+1) * batch_size *
 // world_size of the epoch's order, of which rank r takes the r-th, the (r + world_size)-th, …
@@ -64,7 +64,8 @@ class BatchLoader {
 
   // Equal on all ranks. With packing they differ a little from epoch to epoch.
   std::int64_t steps_per_epoch(std::int64_t epoch = 0) const;
-  std::int64_t total_steps(std::int64_t epochs) const;
+  // At most `limit` (0: no limit). Packing has to go through an epoch to count it; none beyond the limit is.
+  std::int64_t total_steps(std::int64_t epochs, std::int64_t limit = 0) const;
   // Steps that the same rows take without packing.
   std::int64_t unpacked_steps_per_epoch() const;
   // Micro-batches of this step: accumulation, or fewer in the last step of an epoch.

@@ -22,7 +22,7 @@ TokenizedRow label_tokens(const SupervisedIds& tokens, const SupervisionOptions&
   return row;
 }
 
-RowEncoder::RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const SupervisionOptions& options)
+RowEncoder::RowEncoder(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SupervisionOptions& options)
     : tokenizer_(tokenizer), chat_template_(chat_template), options_(options) {
   const std::vector<std::int32_t> added = tokenizer.encode("", true);
   const auto bos = tokenizer.bos_id();
@@ -32,7 +32,9 @@ RowEncoder::RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_temp
 TokenizedRow RowEncoder::encode(const DatasetRow& row) const {
   CHECK(row.fault == RowFault::none, "row {} is {}", row.index, name_of(row.fault));
   if (row.messages.empty()) return label_tokens(plain_text(row), options_);
-  return label_tokens(tokenizer_.encode_segments(chat_template_.render(row.messages, false)), options_);
+  CHECK(chat_template_ != nullptr, "row {} is a conversation, the rows before it are plain text; give a --chat_template",
+        row.index);
+  return label_tokens(tokenizer_.encode_segments(chat_template_->render(row.messages, false)), options_);
 }
 
 SupervisedIds RowEncoder::plain_text(const DatasetRow& row) const {

@@ -24,8 +24,10 @@ TokenizedRow label_tokens(const SupervisedIds& tokens, const SupervisionOptions&
 // that the tokenizer's post-processor would add (unless the text begins with it) and end with EOS, where there is one.
 class RowEncoder {
  public:
-  // Both outlive the encoder.
-  RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const SupervisionOptions& options);
+  // Both outlive the encoder. chat_template: null where no row is a conversation.
+  RowEncoder(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SupervisionOptions& options);
+  RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const SupervisionOptions& options)
+      : RowEncoder(tokenizer, &chat_template, options) {}
 
   TokenizedRow encode(const DatasetRow& row) const;  // thread-safe; row.fault is none
   const SupervisionOptions& options() const { return options_; }
@@ -34,7 +36,7 @@ class RowEncoder {
   SupervisedIds plain_text(const DatasetRow& row) const;
 
   const Tokenizer& tokenizer_;
-  const ChatTemplate& chat_template_;
+  const ChatTemplate* chat_template_;
   SupervisionOptions options_;
   std::vector<std::int32_t> bos_;  // what the post-processor puts first: none or one token
 };

@@ -2,7 +2,6 @@
 #include "hub/checkpoint_source.h"
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 
 #include "core/error.h"
@@ -13,18 +12,6 @@
 
 namespace llmfp8 {
 namespace {
-
-constexpr std::array<const char*, 11> kCompanionFiles = {"config.json",
-                                                         "generation_config.json",
-                                                         "tokenizer.json",
-                                                         "tokenizer_config.json",
-                                                         "special_tokens_map.json",
-                                                         "added_tokens.json",
-                                                         "vocab.json",
-                                                         "merges.txt",
-                                                         "chat_template.jinja",
-                                                         "chat_template.json",
-                                                         "LICENSE"};
 
 // The embedding's name is the same for all supported architectures.
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
@@ -61,6 +48,7 @@ class FolderSource final : public WeightSource {
     for (const char* file : kCompanionFiles) {
       if (std::filesystem::exists(folder_ / file)) files[file] = read_text_file(folder_ / file);
     }
+    if (std::filesystem::exists(folder_ / kLicenseFile)) files[kLicenseFile] = read_text_file(folder_ / kLicenseFile);
     return files;
   }
 

@@ -2,6 +2,7 @@
 // values converted on the way out. Called by params/ (loading) and by the exports of train/.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -13,6 +14,19 @@
 #include "core/tensor.h"
 
 namespace llmfp8 {
+
+// What belongs to a model beside its weights. The licence goes with it too, but says nothing about how it computes.
+inline constexpr std::array<const char*, 10> kCompanionFiles = {"config.json",
+                                                                "generation_config.json",
+                                                                "tokenizer.json",
+                                                                "tokenizer_config.json",
+                                                                "special_tokens_map.json",
+                                                                "added_tokens.json",
+                                                                "vocab.json",
+                                                                "merges.txt",
+                                                                "chat_template.jinja",
+                                                                "chat_template.json"};
+inline constexpr const char* kLicenseFile = "LICENSE";
 
 // Reading is thread-safe: parameters may be loaded by several threads.
 class WeightSource {

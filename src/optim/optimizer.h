@@ -1,5 +1,5 @@
 // AdamW over a list of parameters: owns moments, scales and remainders in a backend's memory and issues one Ops::adamw
-// per parameter. Called by the train step; params/ provides the list, train/checkpoint saves the state by name.
+// per parameter. Called by the engine; params/ provides the list.
 #pragma once
 
 #include <cstddef>

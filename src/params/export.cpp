@@ -108,22 +108,31 @@ bool is_weight_file(const std::string& file) {
   return std::regex_match(file, kPattern);
 }
 
-// Every file of `from` takes its place in `to`. Weights of an earlier export that have no successor go: an old index or
-// shard beside a new single file would be read instead of it.
-void replace_files(const fs::path& from, const fs::path& to) {
+bool is_companion_file(const std::string& file) {
+  return std::find(kCompanionFiles.begin(), kCompanionFiles.end(), file) != kCompanionFiles.end();
+}
+
+std::vector<std::string> files_in(const fs::path& folder) {
   std::vector<std::string> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) files.push_back(entry.path().filename().string());
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+    files.push_back(entry.path().filename().string());
+  return files;
+}
+
+// Every file of `from` takes its place in `to`. What an earlier export left there and has no successor goes: an old index
+// or shard beside a new single file would be read instead of it, and so would an old vocabulary or template.
+void replace_files(const fs::path& from, const fs::path& to) {
+  const std::vector<std::string> files = files_in(from), before = files_in(to);
   for (const std::string& file : files) {
     std::error_code error;
     fs::rename(from / file, to / file, error);
     CHECK(!error, "{}: cannot be replaced: {}", (to / file).string(), error.message());
   }
-  std::vector<fs::path> stale;
-  for (const fs::directory_entry& entry : fs::directory_iterator(to)) {
-    const std::string file = entry.path().filename().string();
-    if (is_weight_file(file) && std::find(files.begin(), files.end(), file) == files.end()) stale.push_back(entry.path());
+  if (std::none_of(before.begin(), before.end(), is_weight_file)) return;
+  for (const std::string& file : before) {
+    const bool is_stale = std::find(files.begin(), files.end(), file) == files.end();
+    if (is_stale && (is_weight_file(file) || is_companion_file(file))) fs::remove(to / file);
   }
-  for (const fs::path& path : stale) fs::remove(path);
 }
 
 }  // namespace

@@ -23,7 +23,6 @@ struct MetricNames {
   std::string_view tokens_per_second;
   std::string_view supervised_tokens_per_second;
   std::string_view eta_s;
-  std::string_view utilisation;     // 0 … 1, of the device's peak
   std::string_view fp8_gemm_share;  // 0 … 1, of the floating-point operations in matrix products
 
   std::string_view eval_loss;
@@ -51,7 +50,6 @@ inline constexpr MetricNames kTrainFp8Names = {
     .tokens_per_second = "Train/TokensPerSecond",
     .supervised_tokens_per_second = "Train/SupervisedTokensPerSecond",
     .eta_s = "Train/ETA_s",
-    .utilisation = "Train/Utilisation",
     .fp8_gemm_share = "Train/FP8_GEMM_Share",
     .eval_loss = "Eval/Loss",
     .eval_perplexity = "Eval/Perplexity",
@@ -77,7 +75,6 @@ inline constexpr MetricNames kTrainMultiGpuNames = {
     .tokens_per_second = "train/tokens_per_second",
     .supervised_tokens_per_second = "train/supervised_tokens_per_second",
     .eta_s = "train/eta_s",
-    .utilisation = "train/utilisation",
     .fp8_gemm_share = "train/fp8_gemm_share",
     .eval_loss = "eval/loss",
     .eval_perplexity = "eval/perplexity",

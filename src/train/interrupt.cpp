@@ -25,4 +25,8 @@ void install_interrupt_handlers() {
 bool interrupted() { return received != 0; }
 int interrupt_signal() { return received; }
 
+void throw_if_interrupted() {
+  if (interrupted()) throw Interrupted();
+}
+
 }  // namespace llmfp8

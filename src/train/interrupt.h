@@ -1,10 +1,19 @@
 // Ctrl-C and SIGTERM ask a run to stop after the step in hand; a second Ctrl-C ends the process at once.
 #pragma once
 
+#include <exception>
+
 namespace llmfp8 {
 
 void install_interrupt_handlers();
 bool interrupted();
 int interrupt_signal();  // 0 where none came
+
+// A run that was asked to stop before there is anything to save. No std::runtime_error: it is not a failure.
+class Interrupted : public std::exception {
+ public:
+  const char* what() const noexcept override { return "stopped by a signal"; }
+};
+void throw_if_interrupted();
 
 }  // namespace llmfp8

@@ -14,21 +14,28 @@ class ModelSnapshots {
   // write: puts the present model into the folder it is given (see params/export.h).
   using Write = std::function<void(const std::filesystem::path& folder)>;
 
+  // What an earlier run left in the folder. replace: goes as soon as this run has saved something.
+  enum class Earlier { keep, replace };
+
   // keep: how many step-N folders stay (0: all).
-  ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Write write)
-      : run_folder_(run_folder), keep_(keep), write_(std::move(write)) {}
+  ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Earlier earlier, Write write)
+      : run_folder_(run_folder), keep_(keep), earlier_(earlier), write_(std::move(write)) {}
 
   // Older ones are removed only after the new one has been written and read back.
   void save_step(std::int64_t step);
   // Replaces checkpoint_best where the loss is below every one before.
   void offer_best(double eval_loss);
+  // After any save of this run, also the final one.
+  void remove_earlier();
 
  private:
-  // Written under a temporary name, then renamed: a folder with the final name is whole.
+  // Written under a temporary name, then renamed: a folder with the final name is whole, and the one that it replaces is
+  // removed last.
   void write_whole(const std::filesystem::path& folder);
 
   std::filesystem::path run_folder_;
   std::int64_t keep_;
+  Earlier earlier_;
   Write write_;
   std::vector<std::filesystem::path> steps_;  // oldest first
   double best_loss_ = std::numeric_limits<double>::infinity();

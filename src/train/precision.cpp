@@ -39,12 +39,26 @@ std::string describe_layers(const GemmLedger& ledger, const ModelConfig& config,
   return text;
 }
 
+// --use_te where FP8 runs: its rules differ from ours in the first scales alone.
+void follow_transformer_engine(const RunConfig& config, PrecisionChoice& choice) {
+  const bool is_delayed = choice.recipe == RecipeKind::standard || choice.recipe == RecipeKind::hybrid;
+  const char* start = "";
+  if (is_delayed && !config.is_set("fp8_start")) {
+    choice.fp8_start = Fp8Start::te;
+    start = "; first scales 1, as --fp8_start te";
+  }
+  choice.notes.push_back(fmt::format("--use_te: Transformer Engine's numeric rules, run by this program's own kernels (its "
+                                     "library is not built in){}",
+                                     start));
+}
+
 }  // namespace
 
 PrecisionChoice choose_precision(const RunConfig& config, const Capabilities& device) {
   PrecisionChoice choice;
-  if (config.use_te) {
-    choice.notes.push_back("--use_te: Transformer Engine's numeric rules, run by this program's own kernels (its library is not built in)");
+  choice.fp8_start = config.fp8_start;
+  if (config.use_te && config.mixed_precision != MixedPrecision::fp8) {
+    choice.notes.push_back("--use_te: no effect without --mixed_precision fp8");
   }
   if (config.mixed_precision == MixedPrecision::fp32) {
     choice.dtype = DType::f32;
@@ -66,6 +80,7 @@ PrecisionChoice choose_precision(const RunConfig& config, const Capabilities& de
   } else if (!support.reason.empty()) {
     choice.notes.push_back(fmt::format("FP8 is {} on this device", support.reason));
   }
+  if (config.use_te && choice.recipe != RecipeKind::none) follow_transformer_engine(config, choice);
   choice.description = choice.recipe == RecipeKind::none ? "bf16" : fmt::format("fp8 ({})", Recipe(choice.recipe).name());
   return choice;
 }

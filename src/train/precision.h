@@ -14,6 +14,7 @@ namespace llmfp8 {
 struct PrecisionChoice {
   DType dtype = DType::bf16;
   RecipeKind recipe = RecipeKind::none;
+  Fp8Start fp8_start = Fp8Start::calibrate;
   std::string fallback;            // empty, or why another recipe runs than was asked for
   std::vector<std::string> notes;  // one line each, for the user
   std::string description;         // "fp8 (default)", "bf16", "fp32"

@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "hub/hub_cache.h"
+#include "train/interrupt.h"
 
 namespace llmfp8 {
 namespace {
@@ -17,6 +18,14 @@ void check_vocabulary(const RunInputs& inputs) {
       for (std::int32_t id : store->ids(row)) largest = std::max(largest, id);
   CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", inputs.model->origin(), largest,
         inputs.tokenizer->id_to_token(largest), vocab);
+}
+
+// Prompt and completion may be texts or lists of messages; the first rows tell.
+bool has_conversations(const Dataset& dataset) {
+  if (dataset.format() == RowFormat::text) return false;
+  if (dataset.format() != RowFormat::prompt_completion) return true;
+  const std::vector<DatasetRow> rows = dataset.read(0, std::min<std::int64_t>(dataset.rows(), 64));
+  return std::any_of(rows.begin(), rows.end(), [](const DatasetRow& row) { return !row.messages.empty(); });
 }
 
 void report_rows(const RunInputs& inputs) {
@@ -38,7 +47,6 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   RunInputs inputs;
   inputs.model = open_model(resolve_model(config.model_name, config.weights_cache_dir));
   inputs.tokenizer = std::make_unique<Tokenizer>(open_tokenizer(*inputs.model));
-  inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer));
 
   DatasetOptions dataset_options;
   dataset_options.text_field = config.dataset_text_field;
@@ -52,17 +60,23 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
                  inputs.dataset->rows());
   }
 
+  // A template that was named is checked even if no row needs it.
+  if (config.chat_template != "auto" || has_conversations(*inputs.dataset)) {
+    inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer));
+  }
+  throw_if_interrupted();
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
   if (config.eval_interval == 0) split.test.clear();
   if (config.eval_max_rows > 0 && static_cast<std::int64_t>(split.test.size()) > config.eval_max_rows)
     split.test.resize(static_cast<std::size_t>(config.eval_max_rows));
-  const RowEncoder encoder(*inputs.tokenizer, *inputs.chat_template, {config.max_seq_length, config.loss_on});
+  const RowEncoder encoder(*inputs.tokenizer, inputs.chat_template.get(), {config.max_seq_length, config.loss_on});
   inputs.rows = std::make_unique<TokenizedDataset>(tokenize_dataset(*inputs.dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
     Progress progress;
     progress.step = done;
     progress.total_steps = total;
     progress.what = "tokenising row";
     console.update(progress);
+    throw_if_interrupted();
   }));
   console.finish();
   check_vocabulary(inputs);
@@ -84,6 +98,10 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
     inputs.eval_loader = std::make_unique<BatchLoader>(inputs.rows->held_out, eval);
   }
   return inputs;
+}
+
+std::string RunInputs::chat_template_name() const {
+  return chat_template ? std::string(chat_template->name()) : "none";
 }
 
 std::string RunInputs::example(bool color, std::size_t max_chars) const {

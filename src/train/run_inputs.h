@@ -15,12 +15,13 @@ namespace llmfp8 {
 struct RunInputs {
   std::unique_ptr<WeightSource> model;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<ChatTemplate> chat_template;
+  std::unique_ptr<ChatTemplate> chat_template;  // null where the rows are plain text and none was asked for
   std::unique_ptr<Dataset> dataset;
   std::unique_ptr<TokenizedDataset> rows;  // behind a pointer: the loaders refer to its stores
   std::unique_ptr<BatchLoader> train_loader;
   std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where eval_interval is 0
 
+  std::string chat_template_name() const;  // "llama3", …, "none"
   // The first training row as text, what is not learnt marked: greyed on a terminal, else between « and ».
   std::string example(bool color, std::size_t max_chars) const;
 };
@@ -28,7 +29,8 @@ struct RunInputs {
 inline constexpr double kHeldOutShare = 0.1;     // of the rows
 inline constexpr std::uint64_t kSplitSeed = 42;  // the Python stack's, whatever --seed says, so that the rows agree
 
-// Throws Error for anything that cannot be trained on (see the opened parts); warns where little is supervised.
+// Throws Error for anything that cannot be trained on (see the opened parts), Interrupted when a signal asks to stop;
+// warns where little is supervised.
 RunInputs open_run_inputs(const RunConfig& config, Console& console);
 
 // Tokenizer of a model, from the files that go with its weights.

@@ -8,6 +8,7 @@
 #include "backend/registry.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
+#include "data/parquet.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
 
@@ -25,7 +26,7 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
   options.dtype = precision.dtype;
   options.recipe = precision.recipe;
   options.fp8_lm_head = config.fp8_lm_head;
-  options.fp8_start = config.fp8_start;
+  options.fp8_start = precision.fp8_start;
   options.recompute = config.recompute;
   options.optimizer = {config.adam_beta1, config.adam_beta2, config.adam_eps, config.weight_decay, config.optim_state,
                        config.weight_update};
@@ -52,7 +53,16 @@ struct Trainer::Window {
   std::int64_t steps = 0;
   std::int64_t tokens = 0;
   std::int64_t supervised = 0;
+  double loss_sum = 0;  // over supervised tokens
   double seconds = 0;
+
+  void add(const StepResult& result, double step_seconds) {
+    steps += 1;
+    tokens += result.num_tokens;
+    supervised += result.num_supervised;
+    loss_sum += result.loss * static_cast<double>(result.num_supervised);
+    seconds += step_seconds;
+  }
 };
 
 Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console)
@@ -61,8 +71,15 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
       console_(console),
       names_(config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames),
       folder_(config.output_dir, config.overwrite),
-      window_(std::make_unique<Window>()) {
+      window_(std::make_unique<Window>()),
+      epoch_(std::make_unique<Window>()) {
   started_ = now_seconds();
+  install_interrupt_handlers();
+  open();
+  print_header();
+}
+
+void Trainer::open() {
   if (config_.threads > 0) set_num_threads(static_cast<int>(config_.threads));
   backend_ = create_backend(device_name(config_.device));
   precision_ = choose_precision(config_, backend_->capabilities());
@@ -70,17 +87,19 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
   if (!precision_.fallback.empty()) log::warning("{}", precision_.fallback);
 
   inputs_ = open_run_inputs(config_, console_);
-  total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs);
-  if (config_.max_steps > 0) total_steps_ = std::min(total_steps_, config_.max_steps);
+  total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs, config_.max_steps);
   schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
 
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_));
+  throw_if_interrupted();
   engine_->load(*inputs_.model);
+  throw_if_interrupted();
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
-  snapshots_ = std::make_unique<ModelSnapshots>(folder_.path(), config_.keep_checkpoints, [this](const std::filesystem::path& folder) {
+  const auto earlier = config_.overwrite ? ModelSnapshots::Earlier::replace : ModelSnapshots::Earlier::keep;
+  snapshots_ = std::make_unique<ModelSnapshots>(folder_.path(), config_.keep_checkpoints, earlier,
+                                                [this](const std::filesystem::path& folder) {
     export_model(export_, engine_->params(), *backend_, engine_->stream(), folder);
   });
-  print_header();
 }
 
 Trainer::~Trainer() = default;
@@ -100,13 +119,14 @@ void Trainer::print_header() const {
   log::info("steps: {} ({} an epoch, {}), {} rows each (batch {} x accumulation {}), not padded", total_steps_, loader.steps_per_epoch(),
             total_steps_ == config_.max_steps ? "ended by --max_steps" : counted(config_.num_epochs, "epoch"), effective, config_.batch_size,
             config_.gradient_accumulation_steps);
-  log::info("chat template: {}; the loss counts {}", inputs_.chat_template->name(),
+  log::info("chat template: {}; the loss counts {}", inputs_.chat_template_name(),
             config_.loss_on == LossOn::completion ? "the completion only" : "every token");
   if (config_.packing) {
     log::info("--packing fills batches of {} tokens: {} steps an epoch, {} without", config_.batch_size * config_.max_seq_length,
               loader.steps_per_epoch(), loader.unpacked_steps_per_epoch());
   }
   log::info("first row, what is not learnt {}: {}", isatty(2) ? "in grey" : "between « and »", inputs_.example(isatty(2) != 0, 600));
+  if (config_.program == Program::train_multi_gpu) print_multi_gpu_header();
   TextTable table({{"memory", Align::left}, {"size", Align::right}});
   std::size_t total = 0;
   for (const MemoryLine& line : engine_->memory()) {
@@ -118,19 +138,45 @@ void Trainer::print_header() const {
   log::info("{}", table.text(TableStyle::plain));
 }
 
+// The block at the head of a run of the Python program.
+void Trainer::print_multi_gpu_header() const {
+  TextTable table({{"run", Align::left}, {"", Align::left}});
+  table.add_row({"model", config_.model_name});
+  table.add_row({"world size", "1"});
+  table.add_row({"device", backend_->capabilities().device});
+  table.add_row({"sharding", "none (one device)"});
+  table.add_row({"precision", precision_.description});
+  table.add_row({"batch per GPU", std::to_string(config_.batch_size)});
+  table.add_row({"gradient accumulation", std::to_string(config_.gradient_accumulation_steps)});
+  table.add_row({"effective batch", std::to_string(config_.batch_size * config_.gradient_accumulation_steps)});
+  log::info("{}", table.text(TableStyle::plain));
+}
+
+void Trainer::print_epoch(std::int64_t epoch) const {
+  const Window& e = *epoch_;
+  if (e.supervised == 0) return;
+  const double loss = e.loss_sum / static_cast<double>(e.supervised);
+  log::info("epoch {}: loss {:.4f}, perplexity {:.2f}, {:.0f} tokens/s, {}", epoch + 1, loss, std::exp(loss),
+            static_cast<double>(e.tokens) / e.seconds, duration_text(e.seconds));
+}
+
 nlohmann::ordered_json Trainer::run_json(const char* state) const {
   nlohmann::ordered_json json;
   json["state"] = state;
   json["program"] = program_rules(config_.program).name;
+  json["versions"] = {{"llm-fp8", LLMFP8_VERSION}, {"matmul", backend_->capabilities().matmul}};
+  // Asked only where the module is open already.
+  if (inputs_.dataset->files().front().extension() == ".parquet") json["versions"]["parquet"] = parquet_support().detail;
   json["device"] = backend_->capabilities().device;
   json["matmul"] = backend_->capabilities().matmul;
   json["threads"] = num_threads();
   json["precision"] = precision_.description;
   json["fallback"] = precision_.fallback;
-  if (global_step_ > 0) json["recipe_that_ran"] = recipe_json(engine_->ledger(), engine_->config());
+  json["notes"] = precision_.notes;
+  if (learnt_steps_ > 0) json["recipe_that_ran"] = recipe_json(engine_->ledger(), engine_->config());
   json["model"] = {{"origin", inputs_.model->origin()}, {"stored_as", inputs_.model->stored_as()}};
   json["parameters"] = engine_->params().table().num_parameters();
-  json["chat_template"] = inputs_.chat_template->name();
+  json["chat_template"] = inputs_.chat_template_name();
   json["rows"] = {{"train", inputs_.rows->train.rows()}, {"held_out", inputs_.rows->held_out.rows()}, {"left_out", inputs_.rows->dropped()},
                   {"truncated", inputs_.rows->train.truncated_rows()}};
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
@@ -140,10 +186,10 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 }
 
 void Trainer::run() {
-  install_interrupt_handlers();
   folder_.write_run(run_json("started"));
   for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
     train_epoch(epoch);
+    if (config_.program == Program::train_multi_gpu) print_epoch(epoch);
     const bool last = done() || epoch + 1 == config_.num_epochs;
     if (inputs_.eval_loader && !interrupted() && (last || (epoch + 1) % config_.eval_interval == 0)) evaluate(epoch + 1);
   }
@@ -151,17 +197,13 @@ void Trainer::run() {
 }
 
 void Trainer::train_epoch(std::int64_t epoch) {
+  *epoch_ = Window();
   const std::int64_t steps = inputs_.train_loader->steps_per_epoch(epoch);
   for (std::int64_t s = 0; s < steps && !done() && !interrupted(); ++s) {
     const double begin = now_seconds();
     const double rate = learning_rate(schedule_, global_step_);
     const StepResult result = step(epoch, s);
-    if (result.num_supervised == 0) {
-      // Possible where only completions are learnt and truncation cut them all off.
-      log::warning("step {} has no supervised token: nothing was learnt from it", ++global_step_);
-      continue;
-    }
-    if (!result.ok) stop_not_finite(result);
+    if (result.num_supervised > 0 && !result.ok) stop_not_finite(result);
     after_step(result, rate, now_seconds() - begin);
   }
 }
@@ -175,22 +217,23 @@ StepResult Trainer::step(std::int64_t epoch, std::int64_t step_in_epoch) {
 
 void Trainer::after_step(const StepResult& result, double learning_rate, double seconds) {
   ++global_step_;
+  const bool is_learnt = result.num_supervised > 0;
+  // Possible where only completions are learnt and truncation cut them all off.
+  if (!is_learnt) log::warning("step {} has no supervised token: nothing was learnt from it", global_step_);
   train_seconds_ += seconds;
   train_tokens_ += result.num_tokens;
   train_supervised_ += result.num_supervised;
-  window_->steps += 1;
-  window_->tokens += result.num_tokens;
-  window_->supervised += result.num_supervised;
-  window_->seconds += seconds;
-  stability_.add(result.loss, result.grad_norm, learning_rate);
-  if (global_step_ == 1) {
-    log::info("what ran in step 1:\n{}FP8 share of the matrix products: {:.1f} %", recipe_table(engine_->ledger(), engine_->config()),
+  window_->add(result, seconds);
+  epoch_->add(result, seconds);
+  if (is_learnt) stability_.add(result.loss, result.grad_norm, learning_rate);
+  if (is_learnt && ++learnt_steps_ == 1) {
+    log::info("what ran in step {}:\n{}FP8 share of the matrix products: {:.1f} %", global_step_, recipe_table(engine_->ledger(), engine_->config()),
               100.0 * engine_->ledger().fp8_share());
   }
   Progress progress;
   progress.step = global_step_;
   progress.total_steps = total_steps_;
-  progress.loss = result.loss;
+  if (is_learnt) progress.loss = result.loss;
   progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
@@ -202,10 +245,12 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
   double device_bytes = 0;
   for (const MemoryLine& line : engine_->memory()) device_bytes += static_cast<double>(line.bytes);
   const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
-  metrics_.log(global_step_, {{names_.loss, result.loss},
-                              {names_.perplexity, std::exp(result.loss)},
+  // A step without labels has no loss and no gradient: their names are left out.
+  const auto learnt = [&](std::string_view name) { return result.num_supervised > 0 ? name : std::string_view(); };
+  metrics_.log(global_step_, {{learnt(names_.loss), result.loss},
+                              {learnt(names_.perplexity), std::exp(result.loss)},
                               {names_.learning_rate, learning_rate},
-                              {names_.grad_norm, result.grad_norm},
+                              {learnt(names_.grad_norm), result.grad_norm},
                               {names_.step, static_cast<double>(global_step_)},
                               {names_.progress, static_cast<double>(global_step_) / static_cast<double>(total_steps_)},
                               {names_.step_time_s, seconds},
@@ -216,9 +261,9 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
                               {names_.supervised_tokens_per_second, static_cast<double>(w.supervised) / w.seconds},
                               {names_.eta_s, eta},
                               {names_.fp8_gemm_share, engine_->ledger().fp8_share()},
-                              {names_.stability_loss, result.loss},
-                              {names_.stability_gradient_norm, result.grad_norm},
-                              {names_.stability_learning_rate, learning_rate}});
+                              {learnt(names_.stability_loss), result.loss},
+                              {learnt(names_.stability_gradient_norm), result.grad_norm},
+                              {learnt(names_.stability_learning_rate), learning_rate}});
   *window_ = Window();
 }
 
@@ -227,6 +272,7 @@ void Trainer::evaluate(std::int64_t epoch) {
   const std::int64_t steps = loader.steps_per_epoch();
   EvalResult total;
   for (std::int64_t s = 0; s < steps; ++s) {
+    if (interrupted()) return;  // the mean of a part would look like the whole
     const EvalResult one = engine_->evaluate(loader.load(0, s, 0));
     total.loss_sum += one.loss_sum;
     total.num_supervised += one.num_supervised;
@@ -249,11 +295,11 @@ void Trainer::evaluate(std::int64_t epoch) {
 
 void Trainer::stop_not_finite(const StepResult& result) {
   // Before the first step there is no state but the model that was given; an earlier run's model stays.
-  if (global_step_ == 0) {
+  if (learnt_steps_ == 0) {
     console_.finish();
     folder_.write_run(run_json("stopped: not finite"));
-    fail("--model_name {}: loss {} or gradient norm {} of step 1 is not finite; nothing has been trained or saved (are the weights finite?)",
-         config_.model_name, number_text(result.loss), number_text(result.grad_norm));
+    fail("--model_name {}: loss {} or gradient norm {} of step {} is not finite; nothing has been trained or saved (are the weights finite?)",
+         config_.model_name, number_text(result.loss), number_text(result.grad_norm), global_step_ + 1);
   }
   save("last good state");
   metrics_.text("state", "stopped: not finite");
@@ -267,14 +313,17 @@ void Trainer::save(const char* why) {
   console_.finish();
   log::info("saving the model ({}) to {}", why, folder_.path().string());
   export_model(export_, engine_->params(), *backend_, engine_->stream(), folder_.path());
+  snapshots_->remove_earlier();
   log::info("saved and read back: {}", folder_.path().string());
 }
 
 void Trainer::finish() {
   const bool stopped = interrupted();
-  if (global_step_ == 0) {
+  if (learnt_steps_ == 0) {
     console_.finish();
-    folder_.write_run(run_json("stopped by a signal"));
+    folder_.write_run(run_json(stopped ? "stopped by a signal" : "stopped: nothing learnt"));
+    if (!stopped) fail("not one of {} has a supervised token: nothing was learnt or saved (see --loss_on, --max_seq_length)",
+                       counted(global_step_, "step"));
     log::info("stopped before the first step; nothing was saved");
     return;
   }

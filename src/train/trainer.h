@@ -22,7 +22,8 @@ namespace llmfp8 {
 
 class Trainer {
  public:
-  // Opens everything and allocates everything; throws Error for whatever can be known before step 1.
+  // Opens everything and allocates everything; throws Error for whatever can be known before step 1, and Interrupted
+  // where Ctrl-C or SIGTERM came first (from here on they are asked for, not obeyed at once).
   // flags: what run.json says of the command line.
   Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console);
   ~Trainer();
@@ -31,13 +32,17 @@ class Trainer {
   Metrics& metrics() { return metrics_; }
   const RunFolder& folder() const { return folder_; }
 
-  // Trains, evaluates and saves. Throws Error when a step is not finite; the last good state has then been saved.
+  // Trains, evaluates and saves. Throws Error when a step is not finite (the last good state has then been saved) or
+  // nothing was learnt.
   void run();
 
  private:
-  struct Window;  // what has run since the last log
+  struct Window;  // what has run since a log, or since an epoch began
 
+  void open();
   void print_header() const;
+  void print_multi_gpu_header() const;
+  void print_epoch(std::int64_t epoch) const;
   void train_epoch(std::int64_t epoch);
   StepResult step(std::int64_t epoch, std::int64_t step_in_epoch);
   void after_step(const StepResult& result, double learning_rate, double seconds);
@@ -64,8 +69,9 @@ class Trainer {
   StabilityTracker stability_;
   LrSchedule schedule_;
   std::int64_t total_steps_ = 0;
-  std::int64_t global_step_ = 0;     // optimizer steps done
-  std::unique_ptr<Window> window_;
+  std::int64_t global_step_ = 0;     // steps done
+  std::int64_t learnt_steps_ = 0;    // of them, those with a supervised token
+  std::unique_ptr<Window> window_, epoch_;
   double started_ = 0;               // seconds, steady clock
   double train_seconds_ = 0;         // in steps alone
   std::int64_t train_tokens_ = 0;

@@ -2,6 +2,7 @@
 #include "cli/run_config.h"
 
 #include <algorithm>
+#include <fstream>
 #include <sstream>
 
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include "cli/options.h"
 #include "core/error.h"
 #include "report/text_table.h"
+#include "support/golden.h"
 
 namespace llmfp8 {
 namespace {
@@ -296,6 +298,9 @@ TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
     EXPECT_EQ(error_with(std::string("--") + flag), std::string("--") + flag + " is not built yet");
     EXPECT_EQ(error_with(std::string("--no-") + flag), "");
   }
+  EXPECT_EQ(error_with("--template_date 2026-11-23"),
+            "--template_date: no built-in template writes a date; a model's own Jinja template is not built yet");
+  EXPECT_EQ(error_with("--template_date="), "");
   EXPECT_EQ(error_with("--shadow_check_interval 5"), "--shadow_check_interval is not built yet");
   EXPECT_EQ(error_with("--shadow_check_interval 0"), "");
   EXPECT_EQ(error_with("--mixed_precision fp16", Program::train_multi_gpu),
@@ -317,6 +322,28 @@ TEST(Warnings, Fp8FlagsWithoutFp8) {
   EXPECT_TRUE(warnings("--fp8_scenario default").empty());
 }
 
+TEST(Warnings, WhatHasNoEffect) {
+  const auto warnings = [](const std::string& flags) {
+    return parse_command_line(Program::train_fp8, words("--model_name m --dataset_name d " + flags)).warnings;
+  };
+  for (const std::string update : {"stochastic", "python"}) {
+    EXPECT_EQ(warnings("--mixed_precision fp32 --weight_update " + update),
+              std::vector<std::string>{"--weight_update " + update +
+                                       " has no effect with --mixed_precision fp32: the weights have all bits"});
+    EXPECT_TRUE(warnings("--weight_update " + update).empty());
+  }
+  EXPECT_TRUE(warnings("--mixed_precision fp32 --weight_update exact").empty());
+
+  const testing::TempDir temp;
+  const std::string file = (temp.path() / "rows.jsonl").string();
+  std::ofstream(file) << "{}\n";
+  EXPECT_EQ(warnings("--dataset_name " + file + " --split_name train"),
+            std::vector<std::string>{"--split_name train has no effect: --dataset_name " + file +
+                                     " is a single file, all its rows are taken"});
+  EXPECT_TRUE(warnings("--dataset_name " + file).empty());
+  EXPECT_TRUE(warnings("--dataset_name " + temp.path().string() + " --split_name train").empty());
+}
+
 TEST(Help, NamesEveryFlagWithin100Columns) {
   for (const Program program : {Program::train_fp8, Program::train_multi_gpu}) {
     const CommandLine result = parse_command_line(program, words("--batch_size 0 --help"));
@@ -328,7 +355,7 @@ TEST(Help, NamesEveryFlagWithin100Columns) {
           << option.name;
       EXPECT_FALSE(option.help.empty()) << option.name;
     }
-    for (const char* mapping : {"graph capture", "fused attention", "arena trim", "loader threads"}) {
+    for (const char* mapping : {"graph capture", "fused attention", "arena trim", "--threads cores tokenise"}) {
       EXPECT_NE(result.print->find(mapping), std::string::npos) << mapping;
     }
   }

@@ -113,6 +113,10 @@ TEST(BatchLoader, AnEpochHoldsEveryRowOnceInItsOrder) {
   EXPECT_EQ(loader.micro_batches(0, 3), 3);
   EXPECT_EQ(loader.micro_batches(0, 4), 2);
   EXPECT_EQ(loader.total_steps(3), 15);
+  EXPECT_EQ(loader.total_steps(3, 15), 15);
+  EXPECT_EQ(loader.total_steps(3, 14), 14);
+  EXPECT_EQ(loader.total_steps(3, 1000), 15);
+  EXPECT_EQ(loader.total_steps(std::int64_t{1} << 62, 16), 16);  // no overflow
   for (const std::int64_t epoch : {0, 1, 2}) {
     std::vector<std::int64_t> rows;
     for (Cursor at{epoch, 0}; at.epoch == epoch; at = loader.next(at))
@@ -252,6 +256,19 @@ TEST(BatchLoader, PackingFillsBatchesAndSplitsNoDocument) {
   EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), 500);
   EXPECT_EQ(used, store.total_tokens());
   EXPECT_GT(static_cast<double>(used) / static_cast<double>(capacity), 0.93);
+}
+
+TEST(BatchLoader, PackingCountsNoEpochBeyondTheLimit) {
+  const TokenStore store = make_store(100, 64);
+  auto options = options_of(8, 1);
+  options.packing = Packing::fill;
+  const BatchLoader loader(store, options);
+  const std::int64_t two = loader.steps_per_epoch(0) + loader.steps_per_epoch(1);
+  EXPECT_EQ(loader.total_steps(2), two);
+  EXPECT_EQ(loader.total_steps(2, two - 1), two - 1);
+  EXPECT_EQ(loader.total_steps(2, two + 1), two);
+  // Would not end in this century otherwise.
+  EXPECT_EQ(loader.total_steps(std::int64_t{1} << 40, two + 1), two + 1);
 }
 
 TEST(BatchLoader, RefusesWhatMakesNoBatch) {

@@ -109,6 +109,16 @@ TEST(RowEncoder, PlainTextHasOneBosAndOneEos) {
   EXPECT_EQ(RowEncoder(qwen, chat, {64, LossOn::all}).encode(plain("", "two words")).ids, no_bos);
 }
 
+TEST(RowEncoder, WithoutATemplateOnlyTextIsEncoded) {
+  const Tokenizer& llama = golden_tokenizer("llama-3.1");
+  const ChatTemplate chat(ChatTemplateKind::llama3);
+  const RowEncoder with(llama, chat, {64, LossOn::all}), without(llama, nullptr, {64, LossOn::all});
+  DatasetRow row = plain("", "two words");
+  EXPECT_EQ(without.encode(row).ids, with.encode(row).ids);
+  row.messages = {{"user", "a"}, {"assistant", "b"}};
+  EXPECT_THROW(without.encode(row), Error);
+}
+
 TEST(RowEncoder, AFaultyRowIsNotEncoded) {
   const ChatTemplate chat(ChatTemplateKind::chatml);
   const RowEncoder encoder(golden_tokenizer("qwen2.5"), chat, {64, LossOn::all});

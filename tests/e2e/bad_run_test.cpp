@@ -48,6 +48,7 @@ TEST(BadCommandLine, IsRefusedBeforeAnythingIsOpened) {
       {{"--learning_rate", "nan"}, {"--learning_rate nan", "number"}},
       {{"--adam_beta1", "1.0"}, {"--adam_beta1 1.0", "below 1"}},
       {{"--sharding_mode", "fsdp"}, {"--sharding_mode fsdp", "fsdp_full"}},
+      {{"--template_date", "2026-11-23"}, {"--template_date", "not built yet"}},
       {{"--config", "no-such.yaml"}, {"--config no-such.yaml"}},
       {{"--model_name", ""}, {"--model_name"}},
       {{"--dataset_name="}, {"--dataset_name"}},
@@ -154,9 +155,11 @@ TEST(BadRun, SequenceOfOneToken) {
 
 TEST(BadRun, SeveralRanks) {
   Workshop shop;
-  expect_error(run_program("train_multi_gpu", shop.args(), {.environment = {{"WORLD_SIZE", "2"}}}), 1,
-               {"WORLD_SIZE=2"});
-  EXPECT_FALSE(fs::exists(shop.output()));
+  for (const std::string variable :
+       {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    expect_error(run_program("train_multi_gpu", shop.args(), {.environment = {{variable, "2"}}}), 1, {variable + "=2"});
+    EXPECT_FALSE(fs::exists(shop.output()));
+  }
 }
 
 TEST(BadRun, RowsWithoutTextAreLeftOutAndCounted) {
@@ -173,7 +176,69 @@ TEST(BadRun, MoreSamplesAskedForThanThereAre) {
   const Finished run = run_program("train_fp8", shop.args({"--max_steps", "1", "--num_of_samples", "1000"}));
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_EQ(read_json(shop.output() / "run.json").at("rows").at("train"), 36);
-  EXPECT_EQ(run.count("warning: --num_of_samples 1000: split train has 40 rows, all of them are taken"), 1u) << run.err;
+  EXPECT_EQ(run.count("warning: --num_of_samples 1000: split train_1M has 40 rows, all of them are taken"), 1u) << run.err;
+}
+
+TEST(BadRun, InterruptBeforeTheFirstStepLeavesNothing) {
+  Workshop shop;
+  shop.text_rows(300'000);  // takes long enough to be tokenised
+  const Finished run =
+      run_program("train_fp8", shop.args(), {.interrupt_when = [&] { return fs::exists(shop.output()); }});
+  EXPECT_EQ(run.code, 130) << run.err;
+  EXPECT_TRUE(run.errors().empty()) << run.err;
+  EXPECT_TRUE(run.says("stopped before the first step; nothing was saved")) << run.err;
+  EXPECT_FALSE(run.says("memory")) << run.err;  // it did not go on to the end of its preparations
+  EXPECT_FALSE(fs::exists(shop.output()));
+}
+
+// Rows whose answers are all cut off.
+fs::path rows_without_labels(Workshop& shop, int good) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) {
+    const std::string prompt = i < good ? "1+1=" : std::string(200, 'x');
+    text += nlohmann::json{{"prompt", prompt}, {"completion", "2"}}.dump() + "\n";
+  }
+  write_bytes(shop.path("cut.jsonl"), text);
+  return shop.path("cut.jsonl");
+}
+
+TEST(BadRun, StepsWithoutLabels) {
+  Workshop shop;
+  const Args args = {"--dataset_name", rows_without_labels(shop, 6).string(), "--loss_on", "completion", "--batch_size",
+                     "1", "--eval_interval", "0"};
+  Args saving = args;
+  saving.insert(saving.end(), {"--save_interval", "5", "--keep_checkpoints", "100"});
+  const Finished run = run_program("train_fp8", shop.args(saving));
+  EXPECT_EQ(run.code, 0) << run.err;
+  // 36 rows are trained on; a row with a label may be among the four that are held out.
+  const std::size_t learnt = metric(shop.output(), "Train/Loss").size();
+  EXPECT_LE(learnt, 6u);
+  EXPECT_GE(learnt, 2u);
+  EXPECT_EQ(run.count("has no supervised token: nothing was learnt from it"), 36 - learnt) << run.err;
+  EXPECT_EQ(metric(shop.output(), "Train/Progress").size(), 36u);
+  EXPECT_EQ(read_json(shop.output() / "run.json").at("steps").at("done"), 36);
+  // Seven saves, more than there are steps with a label.
+  for (int step = 5; step < 36; step += 5)
+    EXPECT_TRUE(fs::exists(shop.output() / "checkpoints" / ("step-" + std::to_string(step)))) << step;
+
+  // A run that ends before the first row with a label.
+  Args none = args;
+  none.insert(none.end(), {"--max_steps", "1", "--output_dir", shop.path("none").string()});
+  bool seen = false;
+  for (int seed = 0; seed < 20 && !seen; ++seed) {
+    Args with_seed = none;
+    with_seed.insert(with_seed.end(), {"--seed", std::to_string(seed)});
+    const Finished one = run_program("train_fp8", shop.args(with_seed));
+    if (one.code == 0) {
+      fs::remove_all(shop.path("none"));
+      continue;
+    }
+    seen = true;
+    expect_error(one, 1, {"not one of 1 step has a supervised token"});
+    EXPECT_FALSE(fs::exists(shop.path("none") / "model.safetensors"));
+    EXPECT_EQ(read_json(shop.path("none") / "run.json").at("state"), "stopped: nothing learnt");
+  }
+  EXPECT_TRUE(seen);
 }
 
 TEST(BadRun, InterruptSavesAndExits130) {

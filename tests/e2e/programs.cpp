@@ -37,7 +37,8 @@ std::string read_all(const std::filesystem::path& path) {
   setenv("OMP_WAIT_POLICY", "passive", 1);
   // No model of this machine may be found by its hub name.
   setenv("HF_HUB_CACHE", (folder / "hub").c_str(), 1);
-  unsetenv("WORLD_SIZE");
+  for (const char* launcher : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS"})
+    unsetenv(launcher);
   for (const auto& [name, value] : options.environment) {
     if (value.empty()) {
       unsetenv(name.c_str());

@@ -104,6 +104,9 @@ TEST(Runs, EveryRecipeWritesWhatIsPromised) {
     EXPECT_EQ(json.at("state"), "finished");
     EXPECT_EQ(json.at("precision"), kind.precision);
     EXPECT_EQ(json.at("fallback"), "");
+    EXPECT_TRUE(json.at("notes").is_array());
+    EXPECT_FALSE(json.at("versions").at("llm-fp8").get<std::string>().empty());
+    EXPECT_EQ(json.at("versions").at("matmul"), json.at("matmul"));
     EXPECT_EQ(json.at("steps").at("done"), 18);
     EXPECT_EQ(json.at("flags").at("batch_size").at("value"), 4);
     EXPECT_EQ(json.at("flags").at("batch_size").at("from"), "command line");
@@ -117,7 +120,11 @@ TEST(Runs, EveryRecipeWritesWhatIsPromised) {
 
 TEST(Runs, MultiGpuProgramHasItsOwnNamesAndKeepsTheBest) {
   Workshop shop;
-  run_well("train_multi_gpu", shop.args({"--mixed_precision", "fp8", "--num_epochs", "2", "--learning_rate", "1e-3"}));
+  const Finished run = run_well("train_multi_gpu", shop.args({"--mixed_precision", "fp8", "--num_epochs", "2",
+                                                              "--learning_rate", "1e-3"}));
+  for (const char* line : {"world size", "sharding", "batch per GPU", "gradient accumulation", "effective batch"})
+    EXPECT_EQ(run.count(line), 1u) << line << "\n" << run.err;
+  for (const char* line : {"\nepoch 1: loss ", "\nepoch 2: loss "}) EXPECT_EQ(run.count(line), 1u) << run.err;
   expect_names(shop.output(),
                {"train/loss", "train/perplexity", "train/learning_rate", "train/grad_norm", "train/tokens_per_second",
                 "train/gpu_memory_gb", "train/step"},
@@ -198,9 +205,26 @@ TEST(Runs, FlagsThatSaySomething) {
   const Finished te =
       run_well("train_fp8", shop.args({"--use_te", "--mixed_precision", "fp8", "--use_wandb", "--max_steps", "2"}));
   EXPECT_EQ(te.count("--use_te:"), 1u) << te.err;
+  EXPECT_TRUE(te.says("first scales 1, as --fp8_start te")) << te.err;
+  const nlohmann::json notes = read_json(shop.output() / "run.json").at("notes");
+  EXPECT_TRUE(std::any_of(notes.begin(), notes.end(), [](const nlohmann::json& note) {
+    return note.get<std::string>().starts_with("--use_te: Transformer Engine's numeric rules");
+  })) << notes;
+  // It is that flag: the same losses, and others than after a calibration.
+  const auto losses = [&](Args flags) {
+    flags.insert(flags.end(), {"--mixed_precision", "fp8", "--max_steps", "2", "--overwrite"});
+    run_well("train_fp8", shop.args(flags));
+    return metric(shop.output(), "Train/Loss");
+  };
+  const std::vector<double> te_losses = metric(shop.output(), "Train/Loss");
+  EXPECT_EQ(losses({"--fp8_start", "te"}), te_losses);
+  EXPECT_NE(losses({}), te_losses);
+  EXPECT_NE(losses({"--use_te", "--fp8_start", "calibrate"}), te_losses);
   EXPECT_EQ(te.count("warning: --use_wandb"), 1u) << te.err;
   EXPECT_EQ(te.count("warning:"), 1u) << te.err;
-  EXPECT_EQ(run_well("train_fp8", shop.args({"--use_te", "--max_steps", "2", "--overwrite"})).count("--use_te:"), 1u);
+  const Finished bf16 = run_well("train_fp8", shop.args({"--use_te", "--max_steps", "2", "--overwrite"}));
+  EXPECT_EQ(bf16.count("--use_te:"), 1u) << bf16.err;
+  EXPECT_EQ(bf16.count("--use_te: no effect without --mixed_precision fp8"), 1u) << bf16.err;
 
   const Finished packed = run_well("train_fp8", shop.args({"--packing", "--overwrite"}));
   EXPECT_EQ(packed.count("--packing fills batches of 256 tokens: "), 1u) << packed.err;
@@ -250,6 +274,39 @@ TEST(Runs, CheckpointsOnTheWayAreWholeModels) {
   ASSERT_TRUE(fs::exists(shop.output() / "checkpoints" / "step-6"));
   run_well("train_fp8", shop.args({"--model_name", (shop.output() / "checkpoints" / "step-6").string(), "--output_dir",
                                    shop.path("next").string(), "--max_steps", "1"}));
+}
+
+TEST(Runs, OverwritingRemovesWhatTheEarlierRunKept) {
+  Workshop shop;
+  run_well("train_multi_gpu", shop.args({"--save_interval", "3", "--keep_checkpoints", "10"}));
+  for (const char* folder : {"checkpoint_best", "checkpoints/step-3", "checkpoints/step-6"})
+    ASSERT_TRUE(fs::exists(shop.output() / folder)) << folder;
+  run_well("train_fp8", shop.args({"--overwrite", "--save_interval", "4"}));
+  EXPECT_FALSE(fs::exists(shop.output() / "checkpoint_best"));
+  EXPECT_FALSE(fs::exists(shop.output() / "checkpoints" / "step-3"));
+  EXPECT_TRUE(fs::exists(shop.output() / "checkpoints" / "step-4"));
+  run_well("train_fp8", shop.args({"--overwrite", "--max_steps", "1"}));
+  EXPECT_FALSE(fs::exists(shop.output() / "checkpoints"));
+}
+
+// Plain text needs no template, so a tokenizer without one's tokens is good enough.
+TEST(Runs, PlainTextNeedsNoChatTemplate) {
+  Workshop shop;
+  const fs::path file = shop.path("model") / "tokenizer.json";
+  nlohmann::json tokenizer = read_json(file);
+  for (nlohmann::json& token : tokenizer.at("added_tokens")) {
+    std::string content = token.at("content");
+    if (content == "<|start_header_id|>") token["content"] = "<|something_else|>";
+  }
+  write_bytes(file, tokenizer.dump());
+  const Finished run = run_well("train_fp8", shop.args({"--max_steps", "1"}));
+  EXPECT_TRUE(run.says("chat template: none")) << run.err;
+  EXPECT_EQ(read_json(shop.output() / "run.json").at("chat_template"), "none");
+  // Conversations do.
+  const Finished math = run_program(
+      "train_fp8", shop.args({"--dataset_name", shop.math_rows(40).string(), "--max_steps", "1", "--overwrite"}));
+  EXPECT_EQ(math.code, 2) << math.err;
+  EXPECT_TRUE(math.says("--chat_template auto")) << math.err;
 }
 
 TEST(Runs, ConfigFileIsTheCommandLine) {

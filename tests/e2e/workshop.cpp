@@ -140,7 +140,6 @@ fs::path Workshop::math_rows(int rows, const std::string& name) {
 Args Workshop::args(const Args& more) const {
   Args all = {"--model_name",       path("model").string(),
               "--dataset_name",     path("rows.jsonl").string(),
-              "--split_name",       "train",
               "--output_dir",       output().string(),
               "--log_dir",          logs().string(),
               "--batch_size",       "4",

@@ -151,6 +151,29 @@ TEST(Export, ShardsHaveAnIndexThatIsRemovedWithThem) {
   EXPECT_FALSE(fs::exists(temp.path() / "model.safetensors"));
 }
 
+// A vocabulary or template of the model before would be read with the new one.
+TEST(Export, FilesThatTheNewModelLacksGo) {
+  const TempDir temp;
+  const fs::path rich = temp.path() / "rich", plain = temp.path() / "plain", to = temp.path() / "to";
+  for (const fs::path& folder : {rich, plain}) write_source("qwen2", folder, DType::bf16);
+  const std::vector<std::string> extra = {"merges.txt",           "vocab.json",        "chat_template.jinja",
+                                          "special_tokens_map.json", "added_tokens.json", "chat_template.json"};
+  for (const std::string& file : extra) write_file_atomically(rich / file, "{}");
+  fs::remove(plain / "generation_config.json");
+  fs::create_directories(to);
+  write_file_atomically(to / "merges.txt", "kept: no model was here before");
+  Exporter(plain).write(to);
+  EXPECT_TRUE(fs::exists(to / "merges.txt"));
+
+  Exporter(rich).write(to);
+  for (const std::string& file : extra) EXPECT_TRUE(fs::exists(to / file)) << file;
+  for (const char* file : {"LICENSE", "run.json", "notes.txt"}) write_file_atomically(to / file, "kept");
+  Exporter(plain).write(to);
+  std::set<std::string> wanted = files_in(plain);
+  wanted.insert({"LICENSE", "run.json", "notes.txt"});
+  EXPECT_EQ(files_in(to), wanted);
+}
+
 TEST(Export, UnwritableFolderIsOneClearError) {
   const TempDir temp;
   Exporter exporter(model_dir("qwen2"));

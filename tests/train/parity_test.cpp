@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "cli/commands/commands.h"
+#include "core/log.h"
 #include "hub/safetensors_writer.h"
 #include "train/engine_support.h"
 
@@ -38,6 +39,19 @@ std::vector<std::string> golden_args(const std::string& model, std::vector<std::
                                    (model_dir(model) / "batch.safetensors").string()};
   args.insert(args.end(), more.begin(), more.end());
   return args;
+}
+
+TEST(ParityCommand, Fp8FlagsWithoutARecipeAreWarnedOf) {
+  std::vector<std::string> warnings;
+  log::set_writer([&](const std::string& message) {
+    if (message.starts_with("warning:")) warnings.push_back(message);
+  });
+  run(golden_args("qwen2", {"--steps", "1", "--fp8_start", "te", "--fp8_lm_head"}));
+  run(golden_args("qwen2", {"--steps", "1", "--fp8_start", "te", "--recipe", "hybrid"}));
+  log::set_writer(nullptr);
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_NE(warnings[0].find("--fp8_lm_head has no effect without --recipe"), std::string::npos) << warnings[0];
+  EXPECT_NE(warnings[1].find("--fp8_start has no effect without --recipe"), std::string::npos) << warnings[1];
 }
 
 TEST(ParityCommand, PlainRunIsTheGoldenFile) {

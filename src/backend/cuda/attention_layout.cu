@@ -34,12 +34,13 @@ __device__ std::int64_t bound(const Documents& documents, std::int64_t slot, std
   return at < 0 ? 0 : (at < live ? at : live);
 }
 
-__device__ void zero_tail(const Tail& tail, std::int64_t live, std::int64_t thread, std::int64_t threads) {
-  if (tail.data == nullptr) return;
-  const std::int64_t end = tail.limit < tail.rows - live ? live + tail.limit : tail.rows;
-  for (std::int64_t i = thread; i < (end - live) * tail.row_units; i += threads) {
-    const std::int64_t row = live + i / tail.row_units;
-    tail.data[row * tail.stride_units + i % tail.row_units] = make_uint4(0, 0, 0, 0);
+// Indices are 32 bits wide: 64-bit division would cost more than the copies. cuDNN is used below 2^31 units only.
+__device__ void zero_tail(const Tail& tail, std::int64_t live, std::uint32_t thread, std::uint32_t threads) {
+  const std::int64_t rows = tail.limit < tail.rows - live ? tail.limit : tail.rows - live;
+  const std::uint32_t width = static_cast<std::uint32_t>(tail.row_units);
+  const std::uint32_t units = tail.data == nullptr ? 0 : static_cast<std::uint32_t>(rows) * width;
+  for (std::uint32_t i = thread; i < units; i += threads) {
+    tail.data[(live + i / width) * tail.stride_units + i % width] = make_uint4(0, 0, 0, 0);
   }
 }
 
@@ -47,7 +48,7 @@ __device__ void zero_tail(const Tail& tail, std::int64_t live, std::int64_t thre
 __global__ void prepare_kernel(Documents documents, DocumentLayout layout, Tail first, Tail second, float* lse,
                                std::int64_t heads) {
   const std::int64_t live = live_tokens(documents);
-  const std::int64_t thread = blockIdx.x * std::int64_t{kThreads} + threadIdx.x, threads = gridDim.x * std::int64_t{kThreads};
+  const std::uint32_t thread = blockIdx.x * kThreads + threadIdx.x, threads = gridDim.x * kThreads;
   for (std::int64_t slot = thread; slot <= documents.max_docs; slot += threads) {
     const std::int64_t at = bound(documents, slot, live);
     layout.qkv_offsets[slot] = at * documents.qkv_stride;
@@ -62,8 +63,8 @@ __global__ void prepare_kernel(Documents documents, DocumentLayout layout, Tail 
   zero_tail(first, live, thread, threads);
   zero_tail(second, live, thread, threads);
   if (lse == nullptr) return;
-  const std::int64_t columns = documents.capacity - live;
-  for (std::int64_t i = thread; i < heads * columns; i += threads) {
+  const std::uint32_t columns = static_cast<std::uint32_t>(documents.capacity - live);
+  for (std::uint32_t i = thread; i < static_cast<std::uint32_t>(heads) * columns; i += threads) {
     lse[i / columns * documents.capacity + live + i % columns] = 0.0f;
   }
 }
@@ -73,9 +74,10 @@ __global__ void finish_kernel(const std::int32_t* num_tokens, std::int64_t capac
                               std::int64_t kv_units, const uint4* d_k, const uint4* d_v, uint4* d_qkv,
                               std::int64_t stride_units) {
   const std::int64_t live = min(static_cast<long long>(capacity), static_cast<long long>(max(*num_tokens, 0)));
-  const std::int64_t thread = blockIdx.x * std::int64_t{kThreads} + threadIdx.x, threads = gridDim.x * std::int64_t{kThreads};
-  for (std::int64_t i = thread; i < live * 2 * kv_units; i += threads) {
-    const std::int64_t row = i / (2 * kv_units), column = i % (2 * kv_units);
+  const std::uint32_t thread = blockIdx.x * kThreads + threadIdx.x, threads = gridDim.x * kThreads;
+  const std::uint32_t width = static_cast<std::uint32_t>(2 * kv_units);
+  for (std::uint32_t i = thread; i < static_cast<std::uint32_t>(live) * width; i += threads) {
+    const std::int64_t row = i / width, column = i % width;
     const uint4* from = column < kv_units ? d_k + row * kv_units + column : d_v + row * kv_units + column - kv_units;
     d_qkv[row * stride_units + q_units + column] = *from;
   }
@@ -88,29 +90,35 @@ Tail tail_of(const Tensor& t, std::int64_t limit) {
   return {t.as<uint4>(), t.rows(), t.cols() / unit, t.row_stride / unit, limit};
 }
 
-Documents documents_of(const AttentionShape& shape, const Tensor& cu_seqlens, const Tensor& num_tokens, const Tensor& qkv,
-                       const Tensor& out) {
-  return {cu_seqlens.as<std::int32_t>(), num_tokens.as<std::int32_t>(), cu_seqlens.numel() - 1, qkv.rows(), qkv.row_stride,
-          out.row_stride, shape.num_kv_heads * shape.head_dim};
+Documents documents_of(const AttentionShape& shape, const Tensor& cu_seqlens, const Tensor& num_tokens,
+                       const Tensor& qkv, const Tensor& out) {
+  return {cu_seqlens.as<std::int32_t>(),
+          num_tokens.as<std::int32_t>(),
+          cu_seqlens.numel() - 1,
+          qkv.rows(),
+          qkv.row_stride,
+          out.row_stride,
+          shape.num_kv_heads * shape.head_dim};
 }
 
 }  // namespace
 
 void prepare_attention(const AttentionArgs& args, const DocumentLayout& layout, cudaStream_t stream) {
   prepare_kernel<<<kBlocks, kThreads, 0, stream>>>(
-      documents_of(args.shape, args.cu_seqlens, args.num_tokens, args.qkv, args.out), layout, tail_of(args.qkv, kTileRows),
-      tail_of(args.out, args.out.rows()), args.lse.as<float>(), args.shape.num_heads);
+      documents_of(args.shape, args.cu_seqlens, args.num_tokens, args.qkv, args.out), layout,
+      tail_of(args.qkv, kTileRows), tail_of(args.out, args.out.rows()), args.lse.as<float>(), args.shape.num_heads);
   check_launch("attention layout");
 }
 
 void prepare_attention_backward(const AttentionBackwardArgs& args, const DocumentLayout& layout, cudaStream_t stream) {
   prepare_kernel<<<kBlocks, kThreads, 0, stream>>>(
-      documents_of(args.shape, args.cu_seqlens, args.num_tokens, args.qkv, args.out), layout, tail_of(args.qkv, kTileRows),
-      tail_of(args.d_out, kTileRows), nullptr, args.shape.num_heads);
+      documents_of(args.shape, args.cu_seqlens, args.num_tokens, args.qkv, args.out), layout,
+      tail_of(args.qkv, kTileRows), tail_of(args.d_out, kTileRows), nullptr, args.shape.num_heads);
   check_launch("attention_backward layout");
 }
 
-void finish_attention_backward(const AttentionBackwardArgs& args, const void* d_k, const void* d_v, cudaStream_t stream) {
+void finish_attention_backward(const AttentionBackwardArgs& args, const void* d_k, const void* d_v,
+                               cudaStream_t stream) {
   constexpr std::int64_t unit = 16 / 2;
   const AttentionShape& shape = args.shape;
   finish_kernel<<<kBlocks * 4, kThreads, 0, stream>>>(

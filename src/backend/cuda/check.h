@@ -1,4 +1,4 @@
-// Turns the status of every CUDA and cuBLASLt call into an Error that names the call. Used by everything in this folder.
+// Turns the status of every CUDA and cuBLASLt call into an Error that names the call. Used by all of this folder.
 #pragma once
 
 #include <cublasLt.h>

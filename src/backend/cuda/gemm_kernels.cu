@@ -41,7 +41,8 @@ Values values_of(const Tensor& t) {
 }
 
 // sum: the scaled product of one element. Bias, then addend, as on the CPU.
-__device__ float epilogue(float sum, const Values& bias, const Values& addend, std::int64_t row, std::int64_t col, bool live) {
+__device__ float epilogue(float sum, const Values& bias, const Values& addend, std::int64_t row, std::int64_t col,
+                          bool live) {
   float x = live ? sum : 0.0f;
   if (live && bias.data != nullptr) x += bias.at(0, col);
   if (addend.data != nullptr) x = live ? x + addend.at(row, col) : addend.at(row, col);
@@ -62,10 +63,12 @@ __global__ void finish_kernel(const float* product, Values bias, Values addend, 
 
 // out: Out [rows, cols], row stride out_stride
 template <typename Out>
-__global__ void zero_tail_kernel(Out* out, std::int64_t out_stride, std::int64_t rows, std::int64_t cols, LiveRows live_rows) {
+__global__ void zero_tail_kernel(Out* out, std::int64_t out_stride, std::int64_t rows, std::int64_t cols,
+                                 LiveRows live_rows) {
   const std::int64_t first = count_live(live_rows, rows) * cols;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-  for (std::int64_t i = first + static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * cols; i += step) {
+  for (std::int64_t i = first + static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * cols;
+       i += step) {
     store(out + i / cols * out_stride + i % cols, 0.0f);
   }
 }

@@ -1,4 +1,5 @@
-// What cuBLASLt does not do for a product: exact epilogues, tails, FP8 shapes that are not multiples of 16. Called by gemm.cpp.
+// What cuBLASLt does not do for a product: exact epilogues, tails, FP8 shapes that are not multiples of 16. Called by
+// gemm.cpp.
 #pragma once
 
 #include <cstdint>
@@ -24,16 +25,16 @@ void finish_product(const float* product, const Tensor& bias, const Tensor& adde
 // Rows of out beyond the live ones become zero. out: f32 | bf16 [rows, cols]
 void zero_tail(const Tensor& out, LiveRows live, cudaStream_t stream);
 
-// An FP8 product of any shape, summed in fp32 on the plain cores: slow. The bits that cuBLASLt's rules of alignment forbid.
+// An FP8 product of any shape, summed in fp32 on the plain cores: slow. For what cuBLASLt's rules of alignment forbid.
 struct PlainFp8Product {
-  Tensor rows;        // e4m3 | e5m2 codes [out.rows(), k]
-  Tensor cols;        // e4m3 | e5m2 codes [out.cols(), k]
+  Tensor rows;  // e4m3 | e5m2 codes [out.rows(), k]
+  Tensor cols;  // e4m3 | e5m2 codes [out.cols(), k]
   DType rows_format = DType::e4m3, cols_format = DType::e4m3;
   const float* rows_scale_inv = nullptr;  // device
   const float* cols_scale_inv = nullptr;
-  Tensor bias;        // f32 | bf16 [out.cols()] or undefined
-  Tensor addend;      // like out, or undefined, or out itself
-  Tensor out;         // out f32 | bf16
+  Tensor bias;    // f32 | bf16 [out.cols()] or undefined
+  Tensor addend;  // like out, or undefined, or out itself
+  Tensor out;     // out f32 | bf16
   LiveRows live;
 };
 void plain_fp8_product(const PlainFp8Product& product, cudaStream_t stream);

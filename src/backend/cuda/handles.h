@@ -56,7 +56,8 @@ enum class EventKind : std::uint8_t { ordering, timed };
 
 inline EventHandle make_event(EventKind kind) {
   cudaEvent_t raw = nullptr;
-  LLMFP8_CUDA_CHECK(cudaEventCreateWithFlags(&raw, kind == EventKind::timed ? cudaEventDefault : cudaEventDisableTiming));
+  LLMFP8_CUDA_CHECK(
+      cudaEventCreateWithFlags(&raw, kind == EventKind::timed ? cudaEventDefault : cudaEventDisableTiming));
   return EventHandle(raw);
 }
 
@@ -81,7 +82,8 @@ void set(const MatmulDescHandle& desc, cublasLtMatmulDescAttributes_t attribute,
 // Column-major [rows, cols] with ld elements from one column to the next.
 inline MatrixLayoutHandle make_layout(cudaDataType_t type, std::int64_t rows, std::int64_t cols, std::int64_t ld) {
   cublasLtMatrixLayout_t raw = nullptr;
-  LLMFP8_CUDA_CHECK(cublasLtMatrixLayoutCreate(&raw, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols), ld));
+  LLMFP8_CUDA_CHECK(
+      cublasLtMatrixLayoutCreate(&raw, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols), ld));
   return MatrixLayoutHandle(raw);
 }
 

@@ -44,8 +44,8 @@ std::string laid_out(const std::string& left, const std::string& help) {
 
 }  // namespace
 
-FlagSet::FlagSet(std::string command, std::string summary, std::string usage)
-    : command_(std::move(command)), summary_(std::move(summary)), usage_(std::move(usage)) {}
+FlagSet::FlagSet(std::string command, std::string summary, std::string usage, std::string program)
+    : command_(std::move(command)), summary_(std::move(summary)), usage_(std::move(usage)), program_(std::move(program)) {}
 
 void FlagSet::text(std::string name, std::string value_name, std::string* value, std::string help, Presence presence) {
   const std::string wanted = "a value: " + help;
@@ -118,7 +118,7 @@ void FlagSet::fail_unknown(std::string_view name) const {
   std::vector<std::string> names = {"help"};
   for (const Flag& flag : flags_) names.push_back(flag.name);
   const std::string nearest = nearest_name(name, names);
-  if (nearest.empty()) fail_usage("{}: unknown flag --{} (llm-fp8 {} --help lists all)", command_, name, command_);
+  if (nearest.empty()) fail_usage("{}: unknown flag --{} ({} --help lists all)", command_, name, typed());
   fail_usage("{}: unknown flag --{}, did you mean --{}?", command_, name, nearest);
 }
 
@@ -175,7 +175,7 @@ bool FlagSet::parse(std::span<const std::string> args) {
 }
 
 std::string FlagSet::help_text() const {
-  std::string out = fmt::format("llm-fp8 {}: {}\n\nusage: llm-fp8 {} {}\n\n", command_, summary_, command_, usage_);
+  std::string out = fmt::format("{}: {}\n\nusage: {} {}\n\n", typed(), summary_, typed(), usage_);
   for (const Positional& p : positionals_) out += laid_out("  " + p.name, p.help);
   for (const Flag& flag : flags_) {
     std::string remarks;

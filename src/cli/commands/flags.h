@@ -1,5 +1,5 @@
 // The flags of one subcommand, written as those of train_fp8: --flag value, --flag=value, --switch, --no-switch. Each
-// is declared once, with its default (what the variable holds), range and help. Called by the subcommands.
+// is declared once, with its default (what the variable holds), range and help. Called by the subcommands and by bench/.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ enum class Presence : std::uint8_t { optional, required };
 
 class FlagSet {
  public:
-  // usage: what follows the subcommand, "--model M [flags]".
-  FlagSet(std::string command, std::string summary, std::string usage);
+  // usage: what follows the subcommand, "--model M [flags]". program: empty where the command is a program of its own.
+  FlagSet(std::string command, std::string summary, std::string usage, std::string program = "llm-fp8");
 
   // The variables outlive parse().
   void text(std::string name, std::string value_name, std::string* value, std::string help,
@@ -59,10 +59,11 @@ class FlagSet {
     std::string* value;
   };
   Flag* find(std::string_view name);
+  std::string typed() const { return program_.empty() ? command_ : program_ + " " + command_; }
   [[noreturn]] void fail_unknown(std::string_view name) const;
   void read_flag(std::span<const std::string> args, std::size_t& i);
 
-  std::string command_, summary_, usage_;
+  std::string command_, summary_, usage_, program_;
   std::vector<Flag> flags_;
   std::vector<Positional> positionals_;
 };

@@ -111,6 +111,11 @@ void declare(FlagSet& flags, ParityFlags& given) {
 
 void check_together(const FlagSet& flags, const ParityFlags& given) {
   if (given.out.empty() && given.steps == 0) fail_usage("parity: nothing to do, give --out FILE or --steps N");
+  if (given.recipe == "none") {
+    for (const char* name : {"fp8_lm_head", "fp8_start"}) {
+      if (flags.is_set(name)) log::warning("parity: --{} has no effect without --recipe", name);
+    }
+  }
   if (given.steps > 0) return;
   for (const char* name : {"out_weights", "learning_rate", "lr_scheduler", "warmup_steps", "total_steps", "optim_state",
                            "weight_update"}) {

@@ -21,7 +21,7 @@ struct Entry {
   dnnl::memory::desc a, b, c, scratch;
 };
 
-constexpr std::size_t kMaxEntries = 1024;  // shapes follow the batch; beyond this many the oldest set is dropped
+constexpr std::size_t kMaxEntries = 1024;  // shapes follow the batch; beyond this many all are dropped
 constexpr std::size_t kAlignment = 64;
 
 struct Library {

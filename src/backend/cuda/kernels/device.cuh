@@ -180,8 +180,8 @@ __device__ inline std::uint32_t amax_bits(float x) {
   return magnitude <= 0x7F800000u ? magnitude : 0u;
 }
 
-// slot := max(slot, bits), the slot a non-negative fp32 or NaN. A maximum does not depend on the order of the blocks. Most
-// blocks find a larger value there already and spare the atomic.
+// slot := max(slot, bits), the slot a non-negative fp32 or NaN. A maximum does not depend on the order of the blocks.
+// Most blocks find a larger value there already and spare the atomic.
 __device__ inline void raise_amax(float* slot, std::uint32_t bits) {
   std::uint32_t* word = reinterpret_cast<std::uint32_t*>(slot);
   std::uint32_t seen = *reinterpret_cast<volatile std::uint32_t*>(word);
@@ -195,8 +195,8 @@ __device__ inline void raise_amax(float* slot, std::uint32_t bits) {
 // as core/float8.h does; NaN is left to core/float8.h.
 template <DType Format>
 __device__ inline std::uint32_t encode4(float a, float b, float c, float d) {
-  const float sum = (a + b) + (c + d);
 #if __CUDA_ARCH__ >= 890
+  const float sum = (a + b) + (c + d);
   if (sum == sum) {
     std::uint16_t low, high;
     if constexpr (Format == DType::e4m3) {
@@ -209,9 +209,7 @@ __device__ inline std::uint32_t encode4(float a, float b, float c, float d) {
     return static_cast<std::uint32_t>(low) | (static_cast<std::uint32_t>(high) << 16);
   }
 #endif
-  const auto encode = [](float x) -> std::uint32_t {
-    return Format == DType::e4m3 ? encode_e4m3(x) : encode_e5m2(x);
-  };
+  const auto encode = [](float x) -> std::uint32_t { return Format == DType::e4m3 ? encode_e4m3(x) : encode_e5m2(x); };
   return encode(a) | (encode(b) << 8) | (encode(c) << 16) | (encode(d) << 24);
 }
 
@@ -252,7 +250,5 @@ void with_vector(bool vector, Body&& body) {
     body(std::integral_constant<int, 1>());
   }
 }
-
-inline void check_launch() { CUDA_CHECK(cudaGetLastError()); }
 
 }  // namespace llmfp8::cuda

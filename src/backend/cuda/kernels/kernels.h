@@ -1,4 +1,5 @@
-// The kernels of the CUDA backend, one launcher per operation of Ops (op_args.h has shapes and formulas). Called by CudaOps.
+// The kernels of the CUDA backend, one launcher per operation of Ops (op_args.h has shapes and formulas). Called by
+// CudaOps.
 //
 // Arguments are checked already; tensors lie in device memory. A launcher enqueues on `stream`, never waits, allocates
 // nothing and throws Error where a launch fails, so it may run inside a stream capture. Results depend on shapes and
@@ -7,8 +8,9 @@
 // scratch: *_scratch_bytes(args) of device memory, 16-byte aligned (256 for embedding_backward).
 // workspace: kWorkspaceBytes of device memory, 256-byte aligned, contents arbitrary. Two streams must not share one.
 //
-// Compile this folder with --expt-relaxed-constexpr (std::bit_cast in core/) and --fmad=false: AdamW and RoPE give the CPU's bytes only without contraction; where a fused
-// multiply-add is wanted the kernels say fmaf. No --use_fast_math, no -ftz=true.
+// Flags (cmake/cuda.cmake): --expt-relaxed-constexpr for std::bit_cast in core/, -fmad=false because AdamW and RoPE
+// give the CPU's bytes only without contraction (where a fused multiply-add is wanted the kernels say fmaf), no
+// fast-math.
 #pragma once
 
 #include <cstddef>

@@ -7,11 +7,11 @@
 namespace llmfp8::cuda {
 namespace {
 
-// One thread a matrix: history[0] := amax, then delayed_scale_update (core/fp8_scaling.h). Grid covers n; the division is
-// IEEE. history [n, length], scale and scale_inv [n, 4] f32, column 0.
+// One thread a matrix: history[0] := amax, then delayed_scale_update (core/fp8_scaling.h). Grid covers n; the division
+// is IEEE. history [n, length], scale and scale_inv [n, 4] f32, column 0.
 __global__ void update_scales_kernel(const float* amax, Matrix<float> history, Matrix<float> scale,
-                                     Matrix<float> scale_inv, const float* format_max, AmaxAlgorithm algorithm, int margin,
-                                     const StepScalars* scalars) {
+                                     Matrix<float> scale_inv, const float* format_max, AmaxAlgorithm algorithm,
+                                     int margin, const StepScalars* scalars) {
   if (scalars != nullptr && scalars->step_ok == 0) return;
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= history.rows) return;
@@ -19,7 +19,8 @@ __global__ void update_scales_kernel(const float* amax, Matrix<float> history, M
   if (max == 0.0f) return;
   float* window = history.row(i);
   window[0] = amax[i];
-  const float next = delayed_scale_update(window, static_cast<int>(history.cols), algorithm, max, margin, *scale.row(i));
+  const float next =
+      delayed_scale_update(window, static_cast<int>(history.cols), algorithm, max, margin, *scale.row(i));
   *scale.row(i) = next;
   *scale_inv.row(i) = 1.0f / next;
 }
@@ -47,14 +48,14 @@ void update_scales(const ScaleUpdateArgs& args, cudaStream_t stream) {
   if (n == 0) return;
   constexpr int kThreads = 64;
   update_scales_kernel<<<static_cast<unsigned>(ceil_div(n, kThreads)), kThreads, 0, stream>>>(
-      args.amax.as<const float>(), matrix<float>(args.history), matrix<float>(args.scale), matrix<float>(args.scale_inv),
-      args.format_max.as<const float>(), args.algorithm, args.margin, args.scalars);
-  check_launch();
+      args.amax.as<const float>(), matrix<float>(args.history), matrix<float>(args.scale),
+      matrix<float>(args.scale_inv), args.format_max.as<const float>(), args.algorithm, args.margin, args.scalars);
+  check_launch("update_scales");
 }
 
 void finish_gradient(StepScalars* scalars, cudaStream_t stream) {
   finish_gradient_kernel<<<1, 1, 0, stream>>>(scalars);
-  check_launch();
+  check_launch("finish_gradient");
 }
 
 }  // namespace llmfp8::cuda

@@ -1,0 +1,96 @@
+// What a run keeps on its way, and what becomes of an earlier run's.
+#include "train/model_snapshots.h"
+
+#include <fstream>
+#include <set>
+#include <stdexcept>
+
+#include <gtest/gtest.h>
+
+#include "support/golden.h"
+
+namespace llmfp8::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Snapshots : public ::testing::Test {
+ protected:
+  ModelSnapshots open(ModelSnapshots::Earlier earlier, std::int64_t keep = 2) {
+    return ModelSnapshots(temp_.path(), keep, earlier, [this](const fs::path& folder) {
+      std::ofstream(folder / "model.safetensors") << text_;
+      if (text_ == "fails") throw std::runtime_error("disk full");
+    });
+  }
+  void leave(const std::string& folder) {
+    fs::create_directories(temp_.path() / folder);
+    std::ofstream(temp_.path() / folder / "model.safetensors") << "earlier";
+  }
+  std::set<std::string> folders() const {
+    std::set<std::string> found;
+    for (const auto& entry : fs::recursive_directory_iterator(temp_.path()))
+      if (entry.is_directory()) found.insert(fs::relative(entry.path(), temp_.path()).string());
+    return found;
+  }
+  std::string model_of(const std::string& folder) const {
+    std::ifstream in(temp_.path() / folder / "model.safetensors");
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  TempDir temp_;
+  std::string text_ = "new";
+};
+
+TEST_F(Snapshots, TheNewestStay) {
+  ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
+  for (const std::int64_t step : {10, 20, 30}) snapshots.save_step(step);
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoints", "checkpoints/step-20", "checkpoints/step-30"}));
+}
+
+TEST_F(Snapshots, AnEarlierRunsAreReplacedByTheFirstSave) {
+  const std::set<std::string> earlier = {"checkpoint_best", "checkpoints", "checkpoints/step-5", "checkpoints/step-70"};
+  const auto leave_all = [&] {
+    for (const std::string& folder : earlier) leave(folder);
+    fs::remove(temp_.path() / "checkpoints" / "model.safetensors");
+  };
+  leave_all();
+  open(ModelSnapshots::Earlier::keep).remove_earlier();
+  EXPECT_EQ(folders(), earlier);
+
+  ModelSnapshots by_step = open(ModelSnapshots::Earlier::replace);
+  EXPECT_EQ(folders(), earlier);  // until this run has something of its own
+  by_step.save_step(70);
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoints", "checkpoints/step-70"}));
+  EXPECT_EQ(model_of("checkpoints/step-70"), "new");
+  by_step.offer_best(1.0);
+  by_step.save_step(80);
+  EXPECT_EQ(folders(),
+            (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-70", "checkpoints/step-80"}));
+
+  leave_all();
+  open(ModelSnapshots::Earlier::replace).offer_best(1.0);
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
+  EXPECT_EQ(model_of("checkpoint_best"), "new");
+
+  leave_all();
+  leave("checkpoints/mine");
+  open(ModelSnapshots::Earlier::replace).remove_earlier();
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoints", "checkpoints/mine"}));
+}
+
+TEST_F(Snapshots, AFailedWriteLeavesTheOldOne) {
+  ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
+  snapshots.offer_best(2.0);
+  text_ = "fails";
+  EXPECT_THROW(snapshots.offer_best(1.0), std::runtime_error);
+  EXPECT_EQ(model_of("checkpoint_best"), "new");
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
+  text_ = "better";
+  snapshots.offer_best(1.5);
+  EXPECT_EQ(model_of("checkpoint_best"), "better");
+  snapshots.offer_best(1.6);
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
+}
+
+}  // namespace
+}  // namespace llmfp8::testing
