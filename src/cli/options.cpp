@@ -297,7 +297,7 @@ void declare_device(Declarations& d) {
   d.choice<Device>("device", &RunConfig::device, Device::auto_,
                    {{"auto", Device::auto_},
                     {"cpu", Device::cpu},
-                    {"cuda", Device::cuda, "this build has no CUDA backend, use auto or cpu"}},
+                    {"cuda", Device::cuda}},
                    "auto: the best device that this build can use");
   d.whole("threads", &RunConfig::threads, {.most = 4096, .zero = "all cores"}, "CPU threads");
   d.choice<ShardingMode>("sharding_mode", &RunConfig::sharding_mode, ShardingMode::auto_,

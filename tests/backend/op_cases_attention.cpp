@@ -48,6 +48,14 @@ struct Head {
   }
 };
 
+// CUDA runs bf16 heads of whole 16 bytes on cuDNN, whose tensor cores take bf16 factors: P enters P·V, and P and dS
+// enter the gradients, rounded to bf16 where every other engine keeps fp32. With u = 2^-8 and the fp32 terms left out:
+// |out error| <= u * |out| + u * sum |P||V|; |d_qkv error| <= u * |d_qkv| + 2 u * magnitude, the second one because each
+// query head's part of dK and dV is a bf16 before the group's parts are added.
+bool rounds_weights(const Backend& backend, DType a, const Setup& s) {
+  return backend.name() == "cuda" && a == DType::bf16 && s.dim % 8 == 0;
+}
+
 void attention_case(Backend& backend, DType a, const Setup& s, std::int64_t capacity) {
   Device device(backend);
   std::vector<std::int32_t> bounds{0};
@@ -117,9 +125,10 @@ void attention_case(Backend& backend, DType a, const Setup& s, std::int64_t capa
     }
   }
   const std::int64_t terms = longest + s.dim;
-  expect_close("out", out_rounded, out, a, terms);
+  const int roundings = rounds_weights(backend, a, s) ? 1 : 0;
+  expect_close("out", out_rounded, out, a, terms, roundings);
   expect_close("lse", device.floats(result[1]), lse, DType::f32, terms);
-  expect_close("d_qkv", device.floats(result[2]), d_qkv, a, terms * (s.heads / s.kv_heads));
+  expect_close("d_qkv", device.floats(result[2]), d_qkv, a, terms * (s.heads / s.kv_heads), 2 * roundings);
   expect_zero_tail(device, "out", result[0], live);
   expect_zero_tail(device, "d_qkv", result[2], live);
 }

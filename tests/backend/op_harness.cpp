@@ -134,13 +134,13 @@ std::vector<float> with_tail(std::vector<float> values, std::int64_t cols, std::
 }
 
 void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected,
-                  DType dtype, std::int64_t terms) {
+                  DType dtype, std::int64_t terms, int bf16_roundings) {
   ASSERT_EQ(got.size(), expected.size()) << what;
   const double unit = dtype == DType::bf16 ? 0x1.0p-8 : 0x1.0p-24;
+  const double relative = static_cast<double>(terms + 8) * 0x1.0p-24 + bf16_roundings * 0x1.0p-8;
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double value = expected[i].value;
-    const double allowed =
-        unit * std::abs(value) * 1.001 + static_cast<double>(terms + 8) * 0x1.0p-24 * expected[i].magnitude;
+    const double allowed = unit * std::abs(value) * 1.001 + relative * expected[i].magnitude;
     const double error = std::abs(static_cast<double>(got[i]) - value);
     ASSERT_TRUE(error <= allowed) << what << "[" << i << "]: " << got[i] << ", wanted " << value << " within "
                                   << allowed;

@@ -59,8 +59,9 @@ struct Expected {
 
 // |got - value| <= u(dtype) * |value| + (terms + 8) * 2^-24 * magnitude, with u = 2^-24 (f32) or 2^-8 (bf16): the bound of
 // an fp32 sum of `terms` terms in any order, eight roundings around it, and the final rounding to dtype.
+// bf16_roundings: how often the backend rounds a term to bf16 before it adds it; each allows 2^-8 * magnitude more.
 void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<Expected>& expected,
-                  DType dtype, std::int64_t terms);
+                  DType dtype, std::int64_t terms, int bf16_roundings = 0);
 
 // Runs `once` with zero and with NaN in the tails of its inputs; the bytes of all its outputs must agree. Returns the latter.
 std::vector<Tensor> expect_blind_to_tail(Device& device, const std::function<std::vector<Tensor>(float tail)>& once);

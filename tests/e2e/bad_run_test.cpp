@@ -64,6 +64,14 @@ TEST(BadCommandLine, IsRefusedBeforeAnythingIsOpened) {
   expect_error(run_program("train_fp8", {"--output_dir"}), 2, {"--output_dir", "missing"});
 }
 
+// With or without the CUDA backend in this build: no GPU can be seen.
+TEST(BadRun, DeviceThatIsNotThere) {
+  Workshop shop;
+  const RunOptions hidden{.environment = {{"CUDA_VISIBLE_DEVICES", "-1"}}};
+  expect_error(run_program("train_fp8", shop.args({"--device", "cuda"}), hidden), 1, {"--device cuda"});
+  expect_no_remains(shop.output());
+}
+
 TEST(BadRun, OutputFolderThatCannotBeWritten) {
   Workshop shop;
   const fs::path file = shop.path("rows.jsonl");

@@ -284,21 +284,36 @@ void expect_within(const std::string& what, const std::vector<float>& got, const
   fmt::print("  {}: largest error {:.3f} of what is allowed\n", what, worst);
 }
 
-void compare(const Case& c, Engine engine, const Results& results) {
-  const Setup& s = c.s;
-  const std::string who = name_of(engine);
-  const bool bf16_weights = engine == Engine::cudnn;  // P and dS enter its products in bf16; the others keep fp32
-  const double unit = s.dtype == DType::bf16 ? 0x1.0p-8 * 1.001 : 0x1.0p-24 * 1.001,
-               rounding = bf16_weights ? 0x1.0p-8 : 0.0;
-  const double ulp = bf16_weights ? 0x1.0p-22 : 0x1.0p-24;
-  const double scores = static_cast<double>(s.dim + 8) * ulp * c.score_magnitude;
-  const double sums = static_cast<double>(s.longest() + s.dim + 8) * ulp * static_cast<double>(s.heads / s.kv_heads);
-  expect_within(who + " out", results.out, c.out, {unit, rounding + sums + scores});
+// What makes up the bounds of one engine.
+struct Errors {
+  Errors(const Case& c, Engine engine) {
+    const Setup& s = c.s;
+    const bool bf16_weights = engine == Engine::cudnn;  // P and dS enter its products in bf16; the others keep fp32
+    const double ulp = bf16_weights ? 0x1.0p-22 : 0x1.0p-24;
+    unit = s.dtype == DType::bf16 ? 0x1.0p-8 * 1.001 : 0x1.0p-24 * 1.001;
+    rounding = bf16_weights ? 0x1.0p-8 : 0.0;
+    scores = static_cast<double>(s.dim + 8) * ulp * c.score_magnitude;
+    sums = static_cast<double>(s.longest() + s.dim + 8) * ulp * static_cast<double>(s.heads / s.kv_heads);
+  }
+  double unit = 0, rounding = 0, scores = 0, sums = 0;
+};
+
+// Which engine runs each pass: cuDNN takes some shapes forward only.
+struct Engines {
+  Engine forward, backward;
+};
+
+void compare(const Case& c, Engines engines, const Results& results) {
+  const Errors forward(c, engines.forward), backward(c, engines.backward);
+  const std::string who = name_of(engines.forward);
+  expect_within(who + " out", results.out, c.out,
+                {forward.unit, forward.rounding + forward.sums + forward.scores});
   std::vector<Expected> lse = c.lse;
   for (Expected& e : lse) e.magnitude = e.magnitude > 0 ? 1.0 : 0.0;  // errors of scores and sums are absolute here
-  expect_within(who + " lse", results.lse, lse, {0x1.0p-22, sums + scores});
+  expect_within(who + " lse", results.lse, lse, {0x1.0p-22, forward.sums + forward.scores});
   // Two roundings: P or dS, and the part of each query head, which cuDNN keeps in bf16 until it adds them.
-  expect_within(who + " d_qkv", results.d_qkv, c.d_qkv, {unit, 2 * rounding + sums + 2 * scores});
+  expect_within(name_of(engines.backward) + std::string(" d_qkv"), results.d_qkv, c.d_qkv,
+                {backward.unit, 2 * backward.rounding + backward.sums + 2 * backward.scores});
 }
 
 bool gpu_is_there() {
@@ -313,23 +328,48 @@ class CudaAttention : public ::testing::TestWithParam<Setup> {
   }
 };
 
-bool cudnn_takes(const Setup& s) { return s.dtype == DType::bf16 && s.dim % 8 == 0 && s.dim >= 64 && s.dim <= 128; }
+// The engines of a context that chooses by itself: cuDNN where one that must use it does not refuse. Which shapes that
+// are depends on the release and on the GPU.
+Engines engines_of(const Setup& s, bool deterministic) {
+  const cuda::AttentionContext must({.deterministic = deterministic, .engine = cuda::AttentionEngine::cudnn});
+  const auto takes = [&](const auto& args) {
+    try {
+      attention_scratch_bytes(args, must);
+      return Engine::cudnn;
+    } catch (const Error&) {
+      return Engine::own;
+    }
+  };
+  const Tensor qkv(nullptr, s.dtype, Shape{s.capacity, s.width()});
+  const Tensor out(nullptr, s.dtype, Shape{s.capacity, s.out_width()});
+  const Tensor lse(nullptr, DType::f32, Shape{s.heads, s.capacity}), count(nullptr, DType::i32, Shape{1});
+  const Tensor cu(nullptr, DType::i32, Shape{static_cast<std::int64_t>(s.bounds().size())});
+  return {takes(AttentionArgs{s.shape(), qkv, cu, count, out, lse}),
+          takes(AttentionBackwardArgs{s.shape(), out, qkv, out, lse, cu, count, qkv})};
+}
+
+// The shapes of the models that this project trains must not fall back to slow kernels unnoticed.
+bool is_fast_shape(const Setup& s) { return s.dtype == DType::bf16 && (s.dim == 64 || s.dim == 128); }
 
 TEST_P(CudaAttention, EveryEngineMatchesTheReference) {
   const Case c(GetParam());
-  ASSERT_NO_FATAL_FAILURE(compare(c, Engine::cpu, run_cpu(c)));
+  ASSERT_NO_FATAL_FAILURE(compare(c, {Engine::cpu, Engine::cpu}, run_cpu(c)));
   cuda::AttentionContext own({.engine = cuda::AttentionEngine::own});
-  ASSERT_NO_FATAL_FAILURE(compare(c, Engine::own, run_gpu(c, own)));
-  if (!cudnn_takes(c.s)) return;
-  cuda::AttentionContext cudnn({.engine = cuda::AttentionEngine::cudnn});
-  ASSERT_NO_FATAL_FAILURE(compare(c, Engine::cudnn, run_gpu(c, cudnn)));
+  ASSERT_NO_FATAL_FAILURE(compare(c, {Engine::own, Engine::own}, run_gpu(c, own)));
+  const Engines engines = engines_of(c.s, false);
+  if (is_fast_shape(c.s)) {
+    EXPECT_EQ(engines.forward, Engine::cudnn);
+    EXPECT_EQ(engines.backward, Engine::cudnn);
+  }
+  cuda::AttentionContext automatic;
+  ASSERT_NO_FATAL_FAILURE(compare(c, engines, run_gpu(c, automatic)));
 }
 
 TEST_P(CudaAttention, DeterministicRunsAgreeBitForBit) {
   const Case c(GetParam());
   cuda::AttentionContext context({.deterministic = true});
   const Results first = run_gpu(c, context);
-  ASSERT_NO_FATAL_FAILURE(compare(c, cudnn_takes(c.s) ? Engine::cudnn : Engine::own, first));
+  ASSERT_NO_FATAL_FAILURE(compare(c, engines_of(c.s, true), first));
   for (int run = 0; run < 4; ++run) {
     const Results again = run_gpu(c, context);
     ASSERT_EQ(first.out, again.out);

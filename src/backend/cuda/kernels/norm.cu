@@ -1,6 +1,7 @@
 // RMSNorm forward and backward, and the forward pass fused with the cast to FP8. Called by CudaOps.
 //
-// Sums are fp32, in an order that follows from the shape alone: per thread over its vectors, lanes, warps.
+// Sums run in an order that follows from the shape alone: per thread over its vectors, lanes, warps. They are fp32, but
+// for the projection of the backward pass in f32 mode: its terms cancel, and dx would inherit the loss.
 #include "backend/cuda/kernels/kernels.h"
 #include "backend/cuda/kernels/quantize_tile.cuh"
 
@@ -101,6 +102,20 @@ __global__ void __launch_bounds__(512) rmsnorm_kernel(Matrix<const A> x, const A
 
 // ---- backward
 
+// The type of sum(dy * weight * x) of a row. bf16: dx is rounded far more coarsely than an fp32 sum errs.
+template <typename A>
+using Projection = std::conditional_t<std::is_same_v<A, float>, double, float>;
+
+template <typename P>
+__device__ inline void add_projection(float w, float dy, float x, P& projection) {
+  projection = fma(static_cast<P>(w) * static_cast<P>(dy), static_cast<P>(x), projection);
+}
+
+template <typename P>
+__device__ inline float shrink_of(P projection, std::int64_t cols, float rstd) {
+  return static_cast<float>(projection / static_cast<P>(cols) * rstd * rstd);
+}
+
 // Blocks of the first stage: about 1024 threads on each of 132 multiprocessors. From the shape alone, since the order
 // of summation follows from it.
 std::int64_t backward_blocks(std::int64_t rows, std::int64_t cols) {
@@ -135,7 +150,7 @@ __device__ inline void store_dx(A* to, const float (&dy)[N], const float (&x)[N]
 // or unaligned; slower). dx may be the residual, dy or x: a thread reads its columns of the row before it writes them.
 template <typename A, int N, int kPer>
 __global__ void __launch_bounds__(512) rmsnorm_backward_kernel(NormBackward<A> args) {
-  __shared__ float room[kWarp];
+  __shared__ Projection<A> room[kWarp];
   const std::int64_t rows = args.x.rows, live = live_rows(args.num_rows, rows), cols = args.x.cols, vectors = cols / N;
   float* partial = args.partials + blockIdx.x * cols;
   constexpr int kHeld = kPer > 0 ? kPer : 1;
@@ -154,7 +169,7 @@ __global__ void __launch_bounds__(512) rmsnorm_backward_kernel(NormBackward<A> a
     const A* x_row = args.x.row(row);
     const A* residual_row = args.residual == nullptr ? nullptr : args.residual + row * args.residual_stride;
     const float rstd = args.rstd[row];
-    float projection = 0.0f;
+    Projection<A> projection = 0;
     if constexpr (kPer > 0) {
       // Kept as loaded, 16 bytes each, for the registers; the residual is fetched early, too.
       uint4 raw_dy[kPer], raw_x[kPer], raw_residual[kPer];
@@ -176,10 +191,10 @@ __global__ void __launch_bounds__(512) rmsnorm_backward_kernel(NormBackward<A> a
 #pragma unroll
         for (int k = 0; k < N; ++k) {
           sums[p][k] += dy[k] * (x[k] * rstd);
-          projection = fmaf(w[k] * dy[k], x[k], projection);
+          add_projection(w[k], dy[k], x[k], projection);
         }
       }
-      const float shrink = block_sum(projection, room) / static_cast<float>(cols) * rstd * rstd;
+      const float shrink = shrink_of(block_sum(projection, room), cols, rstd);
 #pragma unroll
       for (int p = 0; p < kPer; ++p) {
         const std::int64_t i = threadIdx.x + p * blockDim.x;
@@ -194,10 +209,10 @@ __global__ void __launch_bounds__(512) rmsnorm_backward_kernel(NormBackward<A> a
         load<N>(dy_row + i * N, dy), load<N>(x_row + i * N, x), load<N>(args.weight + i * N, w);
         for (int k = 0; k < N; ++k) {
           partial[i * N + k] += dy[k] * (x[k] * rstd);
-          projection = fmaf(w[k] * dy[k], x[k], projection);
+          add_projection(w[k], dy[k], x[k], projection);
         }
       }
-      const float shrink = block_sum(projection, room) / static_cast<float>(cols) * rstd * rstd;
+      const float shrink = shrink_of(block_sum(projection, room), cols, rstd);
       for (std::int64_t i = threadIdx.x; i < vectors; i += blockDim.x) {
         load<N>(dy_row + i * N, dy), load<N>(x_row + i * N, x), load<N>(args.weight + i * N, w);
         if (residual_row != nullptr) load<N>(residual_row + i * N, residual);
