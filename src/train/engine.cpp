@@ -8,7 +8,10 @@
 namespace llmfp8 {
 namespace {
 
-std::string micro_step_phase(std::int64_t capacity) { return fmt::format("micro-step of {} tokens", capacity); }
+// Calibration has a plan of its own: products that are scaled just in time fuse less and take other scratch.
+std::string micro_step_phase(std::int64_t capacity, bool calibrating) {
+  return fmt::format("{} of {} tokens", calibrating ? "calibration" : "micro-step", capacity);
+}
 std::string evaluate_phase(std::int64_t capacity) { return fmt::format("evaluation of {} tokens", capacity); }
 const std::string kOptimizerPhase = "optimizer step";
 const std::string kLoadPhase = "weights in FP8";
@@ -67,18 +70,26 @@ Engine::Engine(Backend& backend, const ModelConfig& config, const EngineOptions&
 
 Engine::~Engine() = default;
 
+bool Engine::calibrates() const { return options_.fp8_start == Fp8Start::calibrate && fp8_.recipe().delayed(); }
+
 void Engine::plan_memory() {
   Arena planning;
   const std::unique_ptr<Ops> real = backend_.create_ops(*stream_, planning);
   PlanOps plan(*real, planning);
   const int layers = static_cast<int>(config().num_hidden_layers);
-  for (std::int64_t capacity : options_.train_limits.capacities) {
-    planning.begin_phase(micro_step_phase(capacity));
-    {
-      ActivationStore activations(planning, layers, options_.recompute, PassKind::training);
-      transformer_.forward_backward(pass(plan, train_batch_->view(capacity), activations, Numerics::quantized), *grads_, scalars_);
+  for (const bool calibrating : {false, true}) {
+    if (calibrating && !calibrates()) continue;
+    fp8_.set_calibrating(calibrating);
+    for (std::int64_t capacity : options_.train_limits.capacities) {
+      planning.begin_phase(micro_step_phase(capacity, calibrating));
+      {
+        ActivationStore activations(planning, layers, options_.recompute, PassKind::training);
+        transformer_.forward_backward(pass(plan, train_batch_->view(capacity), activations, Numerics::quantized), *grads_,
+                                      scalars_);
+      }
+      planning.end_phase();
     }
-    planning.end_phase();
+    fp8_.set_calibrating(false);
   }
   for (std::int64_t capacity : options_.eval_limits.capacities) {
     planning.begin_phase(evaluate_phase(capacity));
@@ -118,7 +129,7 @@ void Engine::load(const WeightSource& source) {
   StepScalars allow;
   allow.step_ok = 1;
   backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
-  fp8_.set_calibrating(options_.fp8_start == Fp8Start::calibrate && fp8_.recipe().delayed());
+  fp8_.set_calibrating(calibrates());
   Phase phase(*arena_, kLoadPhase);
   params_->quantize_weights(*ops_, scalars_);
   phase.end();
@@ -137,7 +148,7 @@ void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
   const int layers = static_cast<int>(config().num_hidden_layers);
   for (const HostBatch& host : micro_batches) {
     const Batch batch = train_batch_->upload(host, *stream_);
-    Phase phase(*arena_, micro_step_phase(host.capacity));
+    Phase phase(*arena_, micro_step_phase(host.capacity, fp8_.calibrating()));
     {
       ActivationStore activations(*arena_, layers, options_.recompute, PassKind::training);
       transformer_.forward_backward(pass(*ops_, batch, activations, Numerics::quantized), *grads_, scalars_);
@@ -194,7 +205,7 @@ StepResult Engine::read_result(std::span<const HostBatch> micro_batches) {
 
 void Engine::compute_gradients(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
   CHECK(!micro_batches.empty(), "a step without micro-batches");
-  if (!calibrated_ && fp8_.recipe().delayed() && options_.fp8_start == Fp8Start::calibrate) calibrate(micro_batches.front());
+  if (!calibrated_ && calibrates()) calibrate(micro_batches.front());
   calibrated_ = true;
   begin_scalars(learning_rate, max_grad_norm);
   fp8_.history().begin_step(*ops_);

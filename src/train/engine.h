@@ -86,6 +86,7 @@ class Engine {
   std::vector<MemoryLine> memory() const;
 
  private:
+  bool calibrates() const;  // the first scales come from a micro-batch of its own
   void plan_memory();
   PassContext pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics);
   void run_micro_batches(std::span<const HostBatch> micro_batches);
