@@ -125,10 +125,7 @@ void Engine::load(const WeightSource& source) {
   });
   if (!fp8_.enabled()) return;
   // The weights' own amaxes make their first scales; with unit scales they are cast as they are.
-  begin_scalars(0.0, 0.0);
-  StepScalars allow;
-  allow.step_ok = 1;
-  backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
+  allow_update();
   fp8_.set_calibrating(calibrates());
   Phase phase(*arena_, kLoadPhase);
   params_->quantize_weights(*ops_, scalars_);
@@ -142,6 +139,13 @@ void Engine::begin_scalars(double learning_rate, double max_grad_norm) {
   optimizer_->fill_scalars(host, static_cast<std::uint32_t>(steps_done_ + 1), learning_rate, max_grad_norm, options_.seed);
   backend_.copy_to_device(scalars_, &host, sizeof(host), *stream_);
   backend_.synchronize(*stream_);  // host goes out of scope
+}
+
+void Engine::allow_update() {
+  StepScalars allow;
+  allow.step_ok = 1;
+  backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
+  backend_.synchronize(*stream_);  // allow goes out of scope
 }
 
 void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
@@ -167,9 +171,7 @@ void Engine::calibrate(const HostBatch& micro_batch) {
   fp8_.set_calibrating(false);
   ledger_.clear();
   if (reducer_ != nullptr) reducer_->max_amaxes(fp8_.history().amaxes());
-  StepScalars allow;
-  allow.step_ok = 1;
-  backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
+  allow_update();
   fp8_.history().update(*ops_, scalars_);
   backend_.synchronize(*stream_);
 }

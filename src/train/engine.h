@@ -92,6 +92,7 @@ class Engine {
   void run_micro_batches(std::span<const HostBatch> micro_batches);
   void calibrate(const HostBatch& micro_batch);
   void begin_scalars(double learning_rate, double max_grad_norm);
+  void allow_update();  // step_ok = 1 for scales and codes that no step computes
   void finish_gradient(Ops& ops);
   void update(Ops& ops);
   void compute_gradients(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);

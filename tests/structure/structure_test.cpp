@@ -70,7 +70,7 @@ TEST(Rules, MachineNames) {
   EXPECT_EQ(count("\"" + slash + "tmp/x\""), 1u);
   EXPECT_EQ(count("cd " + slash + "root"), 1u);
   EXPECT_EQ(count(std::string("https://pypi.") + "org/simple"), 1u);
-  EXPECT_EQ(count("src/work/x, ${root}/tmp/x, ../tmp/x, " + slash + "rooted"), 0u);
+  EXPECT_EQ(count("src" + slash + "work/x, ${root}/tmp/x, ../tmp/x, " + slash + "rooted"), 0u);
 }
 
 }  // namespace
