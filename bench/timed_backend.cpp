@@ -158,10 +158,11 @@ class TimedBackend : public Backend {
   Buffer allocate(std::size_t bytes, std::string_view what) override { return real_->allocate(bytes, what); }
   Buffer allocate_host(std::size_t bytes, std::string_view what) override { return real_->allocate_host(bytes, what); }
   std::unique_ptr<Stream> create_stream() override { return real_->create_stream(); }
-  std::unique_ptr<Event> create_event() override { return real_->create_event(); }
+  std::unique_ptr<Event> create_event(EventKind kind) override { return real_->create_event(kind); }
   void record(Event& event, Stream& stream) override { real_->record(event, stream); }
   void wait(Stream& stream, Event& event) override { real_->wait(stream, event); }
   void synchronize(Event& event) override { real_->synchronize(event); }
+  double elapsed_ms(Event& from, Event& to) override { return real_->elapsed_ms(from, to); }
   void synchronize(Stream& stream) override { real_->synchronize(stream); }
   void copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) override {
     real_->copy_to_device(device, host, bytes, stream);

@@ -22,6 +22,11 @@ struct Capabilities {
   FormatSupport fp8_tensor;   // per-tensor scales
   FormatSupport mxfp8;
   std::size_t memory_bytes = 0;
+  // Work is done behind the host's back: a host that waits for each step leaves the device idle.
+  bool asynchronous = false;
+  // How many bytes of logits the head makes at once: few where they should stay in a cache, many where products are
+  // faster the larger they are.
+  std::size_t logits_bytes = std::size_t{64} << 20;
 };
 
 // An ordered queue of work. The CPU's runs at once.
@@ -29,6 +34,9 @@ class Stream {
  public:
   virtual ~Stream() = default;
 };
+
+// timed: two such events measure the time between them; others only order streams, which costs less.
+enum class EventKind : std::uint8_t { ordering, timed };
 
 class Event {
  public:
@@ -47,11 +55,13 @@ class Backend {
   virtual Buffer allocate_host(std::size_t bytes, std::string_view what) = 0;  // pinned where that exists
 
   virtual std::unique_ptr<Stream> create_stream() = 0;
-  virtual std::unique_ptr<Event> create_event() = 0;
+  virtual std::unique_ptr<Event> create_event(EventKind kind) = 0;
   virtual void record(Event& event, Stream& stream) = 0;
   virtual void wait(Stream& stream, Event& event) = 0;    // later work of stream waits for event
   virtual void synchronize(Event& event) = 0;             // the host waits
   virtual void synchronize(Stream& stream) = 0;
+  // Between two timed events that were recorded and have happened.
+  virtual double elapsed_ms(Event& from, Event& to) = 0;
 
   // Asynchronous; the host memory stays valid and unchanged until the stream has passed.
   virtual void copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) = 0;

@@ -18,6 +18,7 @@
 
 #include "backend/arena.h"
 #include "backend/op_args.h"
+#include "backend/op_observer.h"
 
 namespace llmfp8 {
 
@@ -32,6 +33,9 @@ class Ops {
   Ops& operator=(const Ops&) = delete;
 
   Arena& arena() const { return arena_; }
+
+  // Hears of every operation from now on; null: nobody. It outlives its use.
+  void set_observer(OpObserver* observer) { observer_ = observer; }
 
   // Which forms of a quantised matrix the products of this backend read. Where columnwise is said: fprop reads a and b
   // rowwise, dgrad a rowwise and b columnwise, wgrad both columnwise.
@@ -138,6 +142,7 @@ class Ops {
 
  private:
   Arena& arena_;
+  OpObserver* observer_ = nullptr;
 };
 
 }  // namespace llmfp8

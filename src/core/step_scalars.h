@@ -25,6 +25,10 @@ struct alignas(16) StepScalars {
   float grad_norm = 0.0f;            // L2 norm of the gradient of the token mean, before clipping
   float grad_scale = 0.0f;           // what AdamW multiplies a gradient of the *sum* with: inv_denominator * clip coefficient
   std::uint32_t step_ok = 0;         // 1: loss and gradient norm are finite. 0: AdamW, quantisation and scales change nothing
+
+  // Written by Ops::finish_gradient, cleared by the host once it knows; kept from step to step. 1: a step was not finite,
+  // and the steps that the host had enqueued behind it before it could know do nothing either.
+  std::uint32_t halted = 0;
 };
 
 }  // namespace llmfp8

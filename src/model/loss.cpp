@@ -24,11 +24,11 @@ QTensor head_input(const PassContext& pass, const Tensor& x, const Tensor& count
 
 }  // namespace
 
-std::int64_t loss_chunk_rows(const ModelConfig& config, DType dtype, std::int64_t capacity) {
-  constexpr std::int64_t kLogitsBytes = std::int64_t{64} << 20;
-  const std::int64_t row_bytes = config.vocab_size * static_cast<std::int64_t>(size_bytes(dtype));
-  const std::int64_t rows = std::max<std::int64_t>(128, kLogitsBytes / row_bytes / 128 * 128);
-  return std::min(rows, capacity);
+std::int64_t loss_chunk_rows(std::int64_t vocab_size, DType dtype, std::int64_t capacity, std::size_t logits_bytes) {
+  const std::int64_t row_bytes = vocab_size * static_cast<std::int64_t>(size_bytes(dtype));
+  const std::int64_t most = std::max<std::int64_t>(1, static_cast<std::int64_t>(logits_bytes) / row_bytes / 128);
+  const std::int64_t blocks = (capacity + 127) / 128, chunks = (blocks + most - 1) / most;
+  return std::min((blocks + chunks - 1) / chunks * 128, capacity);
 }
 
 void head_loss(const PassContext& pass, const Tensor& hidden, StepScalars* scalars, GradTarget* grads, const Tensor& d_hidden) {
@@ -37,7 +37,7 @@ void head_loss(const PassContext& pass, const Tensor& hidden, StepScalars* scala
   Ops& ops = pass.ops;
   Arena& arena = ops.arena();
   const std::int64_t capacity = pass.tokens();
-  const std::int64_t chunk = loss_chunk_rows(config, pass.dtype(), capacity);
+  const std::int64_t chunk = loss_chunk_rows(config.vocab_size, pass.dtype(), capacity, pass.logits_bytes);
   const QTensor weight = pass.params.lm_head(pass.numerics);
   const Tensor count = pass.batch.num_supervised();
 

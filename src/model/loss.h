@@ -5,8 +5,9 @@
 
 namespace llmfp8 {
 
-// Rows of logits that are alive at once: a multiple of 128 whose logits take at most about 64 MiB.
-std::int64_t loss_chunk_rows(const ModelConfig& config, DType dtype, std::int64_t capacity);
+// Rows of logits that are alive at once: a multiple of 128 whose logits take at most about logits_bytes, the same in
+// every chunk of a batch.
+std::int64_t loss_chunk_rows(std::int64_t vocab_size, DType dtype, std::int64_t capacity, std::size_t logits_bytes);
 
 // Adds the batch's token losses and their number to scalars (device). hidden: A [T, hidden_size], the final norm's output.
 // grads and d_hidden (out A [T, hidden_size]) are given together, or null and undefined for evaluation: then nothing but

@@ -18,6 +18,7 @@ struct PassContext {
   const Fp8State* fp8 = nullptr;                 // null: nothing is quantised
   Numerics numerics = Numerics::high_precision;
   GemmLedger* ledger = nullptr;
+  std::size_t logits_bytes = std::size_t{64} << 20;  // of the head, at once
 
   std::int64_t tokens() const { return batch.capacity(); }   // T
   Tensor num_tokens() const { return batch.num_tokens(); }

@@ -1,6 +1,13 @@
 #include "params/load.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <numbers>
+
+#include "core/bf16.h"
+#include "core/rng.h"
+#include "core/thread_pool.h"
 
 namespace llmfp8 {
 namespace {
@@ -47,6 +54,44 @@ void load_weights(const WeightSource& source, const LocalParamStore& store, Back
       backend.synchronize(stream);
     }
   }
+}
+
+void fill_random(const LocalParamStore& store, std::uint64_t seed, Backend& backend, Stream& stream) {
+  constexpr std::int64_t kValues = std::int64_t{1} << 22;
+  constexpr double kDeviation = 0.02;
+  std::vector<float> normal(kValues);
+  parallel_for(kValues / 2, 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {  // Box and Muller, 1958
+      const Philox4 random = philox4x32(seed, static_cast<std::uint64_t>(i), 0);
+      const double radius = kDeviation * std::sqrt(-2.0 * std::log((random.x[0] + 1.0) / 4294967296.0));
+      const double angle = 2.0 * std::numbers::pi * random.x[1] / 4294967296.0;
+      normal[static_cast<std::size_t>(2 * i)] = static_cast<float>(radius * std::cos(angle));
+      normal[static_cast<std::size_t>(2 * i + 1)] = static_cast<float>(radius * std::sin(angle));
+    }
+  });
+  const auto stored = [&](const std::vector<float>& values) {
+    std::vector<std::byte> bytes(values.size() * size_bytes(store.dtype()));
+    if (store.dtype() == DType::f32) {
+      std::memcpy(bytes.data(), values.data(), bytes.size());
+    } else {
+      auto* out = reinterpret_cast<bf16*>(bytes.data());
+      for (std::size_t i = 0; i < values.size(); ++i) out[i] = to_bf16(values[i]);
+    }
+    return bytes;
+  };
+  const std::vector<std::byte> matrix_values = stored(normal);
+  const std::vector<std::byte> ones = stored(std::vector<float>(kValues, 1.0f)), zeros = stored(std::vector<float>(kValues, 0.0f));
+  for (const ParamSpec& spec : store.table().params()) {
+    const Tensor& weight = store.weight(spec.index);
+    const std::vector<std::byte>& values = !spec.is_bias_or_norm                ? matrix_values
+                                           : spec.kind == ParamKind::qkv_bias ? zeros
+                                                                               : ones;
+    for (std::size_t done = 0; done < weight.bytes(); done += values.size()) {
+      backend.copy_to_device(static_cast<std::byte*>(weight.data) + done, values.data(),
+                             std::min(values.size(), weight.bytes() - done), stream);
+    }
+  }
+  backend.synchronize(stream);
 }
 
 }  // namespace llmfp8

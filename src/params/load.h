@@ -17,4 +17,8 @@ using SetMaster = std::function<void(const ParamSpec& param, const float* values
 void load_weights(const WeightSource& source, const LocalParamStore& store, Backend& backend, Stream& stream,
                   const SetMaster& set_master);
 
+// Weights of an untrained model: matrices normal with standard deviation 0.02, as HF initialises them, norms 1, biases 0.
+// The values repeat after some millions: good for speed and memory, not for training from nothing.
+void fill_random(const LocalParamStore& store, std::uint64_t seed, Backend& backend, Stream& stream);
+
 }  // namespace llmfp8

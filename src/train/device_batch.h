@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "core/batch.h"
 #include "data/batch_loader.h"
+#include "train/host_ring.h"
 
 namespace llmfp8 {
 
@@ -27,7 +28,8 @@ class DeviceBatch {
 
   // A view of the first `capacity` positions; the contents are those of the last upload.
   Batch view(std::int64_t capacity) const;
-  // Copies the arrays and returns the view of batch.capacity. Throws where the batch is outside the limits.
+  // Copies the arrays and returns the view of batch.capacity; does not wait for the device, and batch may go at once.
+  // Throws where the batch is outside the limits.
   Batch upload(const HostBatch& batch, Stream& stream);
 
   std::size_t bytes() const { return buffer_.bytes(); }
@@ -36,6 +38,7 @@ class DeviceBatch {
   BatchLimits limits_;
   Backend& backend_;
   Buffer buffer_;
+  HostRing staging_;  // blocks laid out as buffer_
   Batch whole_;
 };
 

@@ -1,6 +1,9 @@
 #include "train/engine.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 
 #include "backend/plan/plan_ops.h"
 #include "params/load.h"
@@ -54,6 +57,8 @@ Engine::Engine(Backend& backend, const ModelConfig& config, const EngineOptions&
       stream_(backend.create_stream()),
       transformer_(config, std::max(options.train_limits.max_doc_tokens, options.eval_limits.max_doc_tokens), backend, *stream_),
       fp8_(Recipe(options.recipe, options.fp8_lm_head), static_cast<int>(config.num_hidden_layers), backend, *stream_),
+      scalars_out_(backend, sizeof(StepScalars), 2 * static_cast<int>(kStepsInFlight) + 4, "step scalars to the device"),
+      scalars_in_(backend, sizeof(StepScalars), static_cast<int>(kStepsInFlight) + 1, "step scalars to the host"),
       ledger_(static_cast<int>(config.num_hidden_layers)) {
   Arena none;
   const std::unique_ptr<Ops> shapes = backend.create_ops(*stream_, none);
@@ -116,13 +121,23 @@ void Engine::plan_memory() {
 
 PassContext Engine::pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics) {
   const bool training = numerics == Numerics::quantized;
-  return {ops, batch, *params_, activations, fp8_.enabled() ? &fp8_ : nullptr, numerics, training ? &ledger_ : nullptr};
+  return {ops, batch, *params_, activations, fp8_.enabled() ? &fp8_ : nullptr, numerics, training ? &ledger_ : nullptr,
+          backend_.capabilities().logits_bytes};
 }
 
 void Engine::load(const WeightSource& source) {
   load_weights(source, *params_, backend_, *stream_, [&](const ParamSpec& spec, const float* values) {
     optimizer_->set_master(static_cast<std::size_t>(spec.index), values);
   });
+  quantize_loaded_weights();
+}
+
+void Engine::load_random(std::uint64_t seed) {
+  fill_random(*params_, seed, backend_, *stream_);
+  quantize_loaded_weights();
+}
+
+void Engine::quantize_loaded_weights() {
   if (!fp8_.enabled()) return;
   // The weights' own amaxes make their first scales; with unit scales they are cast as they are.
   allow_update();
@@ -136,16 +151,23 @@ void Engine::load(const WeightSource& source) {
 
 void Engine::begin_scalars(double learning_rate, double max_grad_norm) {
   StepScalars host;
-  optimizer_->fill_scalars(host, static_cast<std::uint32_t>(steps_done_ + 1), learning_rate, max_grad_norm, options_.seed);
-  backend_.copy_to_device(scalars_, &host, sizeof(host), *stream_);
-  backend_.synchronize(*stream_);  // host goes out of scope
+  optimizer_->fill_scalars(host, static_cast<std::uint32_t>(steps_enqueued_ + 1), learning_rate, max_grad_norm, options_.seed);
+  // halted stays as the device left it, until the host has seen it.
+  send_scalars(host, halted_ ? sizeof(host) : offsetof(StepScalars, halted));
+  halted_ = false;
+}
+
+void Engine::send_scalars(const StepScalars& host, std::size_t bytes) {
+  void* const block = scalars_out_.next();
+  std::memcpy(block, &host, bytes);
+  backend_.copy_to_device(scalars_, block, bytes, *stream_);
+  scalars_out_.enqueued(*stream_);
 }
 
 void Engine::allow_update() {
   StepScalars allow;
   allow.step_ok = 1;
-  backend_.copy_to_device(scalars_, &allow, sizeof(allow), *stream_);
-  backend_.synchronize(*stream_);  // allow goes out of scope
+  send_scalars(allow, sizeof(allow));
 }
 
 void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
@@ -173,7 +195,6 @@ void Engine::calibrate(const HostBatch& micro_batch) {
   if (reducer_ != nullptr) reducer_->max_amaxes(fp8_.history().amaxes());
   allow_update();
   fp8_.history().update(*ops_, scalars_);
-  backend_.synchronize(*stream_);
 }
 
 // Gradients of all ranks, their norm, and whether the step may change anything.
@@ -192,16 +213,31 @@ void Engine::update(Ops& ops) {
   params_->quantize_weights(ops, scalars_);
 }
 
-StepResult Engine::read_result(std::span<const HostBatch> micro_batches) {
+void Engine::read_scalars(std::span<const HostBatch> micro_batches) {
+  backend_.copy_to_host(scalars_in_.next(), scalars_, sizeof(StepScalars), *stream_);
+  InFlight step{scalars_in_.enqueued(*stream_), 0};
+  for (const HostBatch& batch : micro_batches) step.num_tokens += batch.counts.num_tokens;
+  in_flight_.push_back(step);
+}
+
+StepResult Engine::next_result() {
+  CHECK(!in_flight_.empty(), "no step is in flight");
+  const InFlight step = in_flight_.front();
+  in_flight_.pop_front();
+  scalars_in_.wait(step.block);
   StepScalars host;
-  backend_.copy_to_host(&host, scalars_, sizeof(host), *stream_);
-  backend_.synchronize(*stream_);
+  std::memcpy(&host, scalars_in_.data(step.block), sizeof(host));
   StepResult result;
+  result.num_tokens = step.num_tokens;
   result.num_supervised = host.num_supervised;
   result.loss = host.num_supervised > 0 ? host.loss_sum / static_cast<double>(host.num_supervised) : 0.0;
   result.grad_norm = static_cast<double>(host.grad_norm);
   result.ok = host.step_ok != 0;
-  for (const HostBatch& batch : micro_batches) result.num_tokens += batch.counts.num_tokens;
+  if (result.ok) ++steps_done_;
+  if (in_flight_.empty()) {
+    halted_ = host.halted != 0;
+    steps_enqueued_ = steps_done_;
+  }
   return result;
 }
 
@@ -219,25 +255,40 @@ void Engine::compute_gradients(std::span<const HostBatch> micro_batches, double 
 }
 
 StepResult Engine::gradients(std::span<const HostBatch> micro_batches) {
+  CHECK(in_flight_.empty(), "gradients: {} steps are in flight", in_flight_.size());
   compute_gradients(micro_batches, 0.0, 0.0);
   Phase phase(*arena_, kOptimizerPhase);
   finish_gradient(*ops_);
   phase.abandon();
-  return read_result(micro_batches);
+  read_scalars(micro_batches);
+  const std::int64_t done = steps_done_;
+  const StepResult result = next_result();
+  steps_done_ = steps_enqueued_ = done;  // nothing was stepped
+  return result;
 }
 
-StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
+void Engine::enqueue_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
+  CHECK(in_flight_.size() < kStepsInFlight, "{} steps are in flight: ask for a result first", in_flight_.size());
   compute_gradients(micro_batches, learning_rate, max_grad_norm);
   Phase phase(*arena_, kOptimizerPhase);
   finish_gradient(*ops_);
   update(*ops_);
   phase.end();
-  const StepResult result = read_result(micro_batches);
-  if (result.ok) ++steps_done_;
-  return result;
+  read_scalars(micro_batches);
+  // A step without a label changes nothing and counts for nothing.
+  const bool learns = std::any_of(micro_batches.begin(), micro_batches.end(),
+                                  [](const HostBatch& batch) { return batch.counts.num_supervised > 0; });
+  if (learns || reducer_ != nullptr) ++steps_enqueued_;
+}
+
+StepResult Engine::train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
+  CHECK(in_flight_.empty(), "train_step: {} steps are in flight", in_flight_.size());
+  enqueue_step(micro_batches, learning_rate, max_grad_norm);
+  return next_result();
 }
 
 EvalResult Engine::evaluate(const HostBatch& host) {
+  CHECK(in_flight_.empty(), "evaluate: {} steps are in flight", in_flight_.size());
   CHECK(eval_batch_ != nullptr, "the engine was made without evaluation");
   const Batch batch = eval_batch_->upload(host, *stream_);
   begin_scalars(0.0, 0.0);

@@ -1,7 +1,8 @@
 // Engine: everything of a run that lives on the device (weights, gradients, FP8 state, optimizer, arena) and the two
-// things it does: one optimizer step, one evaluation batch. Called by the trainer, by `llm-fp8 parity` and by the bench.
+// things it does: one optimizer step, one evaluation batch. Steps can be enqueued ahead of their results. Called by the trainer, by `llm-fp8 parity` and by the bench.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -56,18 +57,29 @@ class Engine {
 
   // Every weight by its HF name. Throws Error: missing tensor, wrong shape (name, found, wanted).
   void load(const WeightSource& source);
+  // Random weights of a fresh model, for looking at speed: matrices normal with deviation 0.02, norms 1.
+  void load_random(std::uint64_t seed);
 
   // How ranks agree; null (the start): this is the only one. It outlives the engine.
   void set_reducer(RankReducer* reducer) { reducer_ = reducer; }
 
-  // One optimizer step over the micro-batches; each capacity is one of train_limits.
+  // Enqueues one optimizer step over the micro-batches, each capacity one of train_limits, and does not wait for it;
+  // at most kStepsInFlight are under way at once. After a step that was not finite, those behind it
+  // change nothing and are not ok either, until every result has been asked for.
+  static constexpr std::size_t kStepsInFlight = 2;
+  void enqueue_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
+  // Steps whose result has not been asked for.
+  std::size_t steps_in_flight() const { return in_flight_.size(); }
+  // Waits for the oldest of them.
+  StepResult next_result();
+  // Both in one; no step is in flight.
   StepResult train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
   // Gradients alone, of the *sum* of token losses: grads() holds them. For parity and tests.
   StepResult gradients(std::span<const HostBatch> micro_batches);
   // Loss in high precision, whatever the recipe.
   EvalResult evaluate(const HostBatch& batch);
 
-  std::int64_t steps_done() const { return steps_done_; }
+  std::int64_t steps_done() const { return steps_done_; }  // of those whose result is known and ok
   const ModelConfig& config() const { return transformer_.config(); }
   const EngineOptions& options() const { return options_; }
   Backend& backend() { return backend_; }
@@ -86,6 +98,7 @@ class Engine {
   std::vector<MemoryLine> memory() const;
 
  private:
+  void quantize_loaded_weights();
   bool calibrates() const;  // the first scales come from a micro-batch of its own
   void plan_memory();
   PassContext pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics);
@@ -96,7 +109,8 @@ class Engine {
   void finish_gradient(Ops& ops);
   void update(Ops& ops);
   void compute_gradients(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
-  StepResult read_result(std::span<const HostBatch> micro_batches);
+  void read_scalars(std::span<const HostBatch> micro_batches);
+  void send_scalars(const StepScalars& host, std::size_t bytes);
 
   Backend& backend_;
   EngineOptions options_;
@@ -112,10 +126,18 @@ class Engine {
   std::unique_ptr<DeviceBatch> train_batch_, eval_batch_;
   Buffer scalars_buffer_;
   StepScalars* scalars_ = nullptr;  // device
+  HostRing scalars_out_, scalars_in_;
+  struct InFlight {
+    std::size_t block = 0;  // of scalars_in_
+    std::int64_t num_tokens = 0;
+  };
+  std::deque<InFlight> in_flight_;
+  bool halted_ = false;             // the device's StepScalars::halted is set and every result has been asked for
   GemmLedger ledger_;
   RankReducer* reducer_ = nullptr;
   bool calibrated_ = false;
   std::int64_t steps_done_ = 0;
+  std::int64_t steps_enqueued_ = 0;  // AdamW's t of the step enqueued last
 };
 
 }  // namespace llmfp8

@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -40,6 +41,13 @@ Buffer allocate_zeroed(std::size_t bytes, std::string_view what) {
   return Buffer(data, bytes, [](void* p) { std::free(p); });
 }
 
+class CpuEvent : public Event {
+ public:
+  std::chrono::steady_clock::time_point time;
+};
+
+CpuEvent& own(Event& event) { return static_cast<CpuEvent&>(event); }
+
 class CpuBackend : public Backend {
  public:
   CpuBackend() : engine_(cpu::matmul_engine()) {
@@ -58,11 +66,14 @@ class CpuBackend : public Backend {
   Buffer allocate_host(std::size_t bytes, std::string_view what) override { return allocate_zeroed(bytes, what); }
 
   std::unique_ptr<Stream> create_stream() override { return std::make_unique<Stream>(); }
-  std::unique_ptr<Event> create_event() override { return std::make_unique<Event>(); }
-  void record(Event&, Stream&) override {}
+  std::unique_ptr<Event> create_event(EventKind) override { return std::make_unique<CpuEvent>(); }
+  void record(Event& event, Stream&) override { own(event).time = std::chrono::steady_clock::now(); }
   void wait(Stream&, Event&) override {}
   void synchronize(Event&) override {}
   void synchronize(Stream&) override {}
+  double elapsed_ms(Event& from, Event& to) override {
+    return std::chrono::duration<double, std::milli>(own(to).time - own(from).time).count();
+  }
 
   void copy_to_device(void* device, const void* host, std::size_t bytes, Stream&) override {
     std::memcpy(device, host, bytes);

@@ -32,7 +32,8 @@ void finish_gradient(StepScalars* scalars) {
   s.grad_scale = s.num_supervised > 0 ? static_cast<float>(coefficient / denominator) : 0.0f;
   // The sum is asked too: with nothing supervised the norm is zero whatever the gradient holds.
   const bool finite = std::isfinite(s.loss_sum) && std::isfinite(s.grad_sum_squares) && std::isfinite(s.grad_norm);
-  s.step_ok = finite && s.num_supervised > 0 ? 1u : 0u;
+  if (!finite) s.halted = 1u;
+  s.step_ok = s.halted == 0 && s.num_supervised > 0 ? 1u : 0u;
 }
 
 }  // namespace llmfp8::cpu

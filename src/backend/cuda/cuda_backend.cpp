@@ -29,10 +29,11 @@ class CudaStream : public Stream {
 
 class CudaEvent : public Event {
  public:
+  explicit CudaEvent(EventKind kind) : handle_(make_event(kind)) {}
   cudaEvent_t get() const { return handle_.get(); }
 
  private:
-  EventHandle handle_ = make_event(EventKind::ordering);
+  EventHandle handle_;
 };
 
 CudaStream& own(Stream& stream) { return static_cast<CudaStream&>(stream); }
@@ -116,6 +117,8 @@ Capabilities capabilities_of(const DeviceInfo& device) {
                                             : fmt::format("MXFP8 needs compute capability 10.0, {} has {}", device.name,
                                                           capability_name(device.capability));
   c.memory_bytes = device.memory_bytes;
+  c.asynchronous = true;
+  c.logits_bytes = std::size_t{2} << 30;
   return c;
 }
 
@@ -174,9 +177,9 @@ std::unique_ptr<Stream> CudaBackend::create_stream() {
   return std::make_unique<CudaStream>();
 }
 
-std::unique_ptr<Event> CudaBackend::create_event() {
+std::unique_ptr<Event> CudaBackend::create_event(EventKind kind) {
   use_device();
-  return std::make_unique<CudaEvent>();
+  return std::make_unique<CudaEvent>(kind);
 }
 
 void CudaBackend::record(Event& event, Stream& stream) {
@@ -190,6 +193,12 @@ void CudaBackend::wait(Stream& stream, Event& event) {
 void CudaBackend::synchronize(Event& event) { check(cudaEventSynchronize(own(event).get()), "waiting for the GPU"); }
 void CudaBackend::synchronize(Stream& stream) {
   check(cudaStreamSynchronize(own(stream).get()), "waiting for the GPU");
+}
+
+double CudaBackend::elapsed_ms(Event& from, Event& to) {
+  float milliseconds = 0.0f;
+  check(cudaEventElapsedTime(&milliseconds, own(from).get(), own(to).get()), "measuring time on the GPU");
+  return static_cast<double>(milliseconds);
 }
 
 void CudaBackend::copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) {

@@ -37,11 +37,12 @@ class CudaBackend : public Backend {
   Buffer allocate_host(std::size_t bytes, std::string_view what) override;
 
   std::unique_ptr<Stream> create_stream() override;
-  std::unique_ptr<Event> create_event() override;
+  std::unique_ptr<Event> create_event(EventKind kind) override;
   void record(Event& event, Stream& stream) override;
   void wait(Stream& stream, Event& event) override;
   void synchronize(Event& event) override;
   void synchronize(Stream& stream) override;
+  double elapsed_ms(Event& from, Event& to) override;
 
   void copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) override;
   void copy_to_host(void* host, const void* device, std::size_t bytes, Stream& stream) override;

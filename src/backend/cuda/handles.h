@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "backend/backend.h"
 #include "backend/cuda/check.h"
 
 namespace llmfp8::cuda {
@@ -50,9 +51,6 @@ inline StreamHandle make_stream() {
   LLMFP8_CUDA_CHECK(cudaStreamCreateWithFlags(&raw, cudaStreamNonBlocking));
   return StreamHandle(raw);
 }
-
-// timed: two such events measure the time between them; others only order streams, which costs less.
-enum class EventKind : std::uint8_t { ordering, timed };
 
 inline EventHandle make_event(EventKind kind) {
   cudaEvent_t raw = nullptr;

@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"eval", "accuracy of a model's final answers to math problems", run_eval},
     {"compare", "the paired difference between two files of answers", run_compare},
     {"parity", "forward, backward and steps on a given batch, to compare with PyTorch", run_parity},
+    {"bench", "how fast a model of a given shape trains here", run_bench},
     {"doctor", "what this machine and build can do", run_doctor},
 };
 

@@ -17,6 +17,7 @@ int run_generate(CommandArgs args);
 int run_eval(CommandArgs args);
 int run_compare(CommandArgs args);
 int run_info(CommandArgs args);
+int run_bench(CommandArgs args);
 int run_doctor(CommandArgs args);
 int run_parity(CommandArgs args);
 

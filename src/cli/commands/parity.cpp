@@ -3,13 +3,12 @@
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "backend/registry.h"
+#include "cli/commands/choices.h"
 #include "cli/commands/commands.h"
 #include "cli/commands/flags.h"
 #include "core/error.h"
@@ -31,41 +30,6 @@ struct ParityFlags {
   double learning_rate = 1e-3, weight_decay = 0.01, max_grad_norm = 1.0;
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_eps = 1e-8;
 };
-
-// The words of a flag and what they mean, in the order of the help.
-template <typename T>
-using Choices = std::vector<std::pair<std::string, T>>;
-
-const Choices<RecipeKind> kRecipes = {{"none", RecipeKind::none},
-                                      {"default", RecipeKind::standard},
-                                      {"hybrid", RecipeKind::hybrid},
-                                      {"mxfp8", RecipeKind::mxfp8},
-                                      {"current", RecipeKind::current}};
-const Choices<Recompute> kRecompute = {{"none", Recompute::none},
-                                       {"norm_swiglu", Recompute::norm_swiglu},
-                                       {"mlp", Recompute::mlp},
-                                       {"block", Recompute::block}};
-const Choices<LrScheduler> kSchedulers = {
-    {"linear", LrScheduler::linear}, {"cosine", LrScheduler::cosine}, {"constant", LrScheduler::constant}};
-const Choices<OptimState> kOptimStates = {
-    {"fp32", OptimState::fp32}, {"bf16", OptimState::bf16}, {"8bit", OptimState::eight_bit}};
-const Choices<WeightUpdate> kWeightUpdates = {
-    {"exact", WeightUpdate::exact}, {"stochastic", WeightUpdate::stochastic}, {"python", WeightUpdate::python}};
-
-template <typename T>
-std::vector<std::string> words(const Choices<T>& choices) {
-  std::vector<std::string> list;
-  for (const auto& [word, value] : choices) list.push_back(word);
-  return list;
-}
-
-template <typename T>
-T meaning(const Choices<T>& choices, std::string_view word) {
-  for (const auto& [key, value] : choices) {
-    if (key == word) return value;
-  }
-  fail("no choice '{}'", word);
-}
 
 void declare_training(FlagSet& flags, ParityFlags& given) {
   flags.whole("steps", {}, &given.steps, "training steps; 0: forward and backward alone");
