@@ -74,10 +74,18 @@ struct RopeArgs {
   bool inverse = false;
 };
 
+// rope, then the cast. rope.qkv holds anything afterwards.
+struct RopeQuantizeArgs {
+  RopeArgs rope;
+  QTensor out;        // out, shape of rope.qkv, quantised
+};
+
 struct AttentionShape {
   std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
   std::int64_t max_doc_tokens = 0;  // upper bound on a document's length
   float scale = 1.0f;               // of q·k, 1 / sqrt(head_dim)
+  // Every document has exactly this many tokens and together they fill T: a promise that a backend may make use of; 0: none.
+  std::int64_t equal_doc_tokens = 0;
 };
 
 // Causal self-attention inside each document of cu_seqlens; query head h reads key head h / (num_heads / num_kv_heads).
@@ -139,6 +147,14 @@ struct SwigluBackwardArgs {
   Tensor gate_up;     // A [T, 2 * intermediate_size]
   Tensor num_rows;
   Tensor d_gate_up;   // out A [T, 2 * intermediate_size]; may be gate_up itself
+};
+
+// SwiGLU's backward pass straight to the form that products read. gate_up holds anything afterwards.
+struct SwigluBackwardQuantizeArgs {
+  Tensor dy;          // A [T, intermediate_size]
+  Tensor gate_up;     // inout A [T, 2 * intermediate_size]
+  Tensor num_rows;
+  QTensor out;        // out [T, 2 * intermediate_size], quantised or not; not quantised: may be gate_up itself
 };
 
 enum class GemmPass : std::uint8_t {

@@ -361,8 +361,39 @@ void Ops::swiglu_quantize(const SwigluQuantizeArgs& args) {
   }
 }
 
+void Ops::swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args) {
+  check_activation("swiglu_backward_quantize", "gate_up", args.gate_up, args.dy.rows(), 2 * args.dy.cols());
+  check_quantized("swiglu_backward_quantize", args.out, args.gate_up.rows(), args.gate_up.cols());
+  check_count("swiglu_backward_quantize", args.num_rows);
+  if (!args.out.quantized()) {
+    swiglu_backward({args.dy, args.gate_up, args.num_rows, args.out.rowwise});
+  } else if (fuses(FusedOp::swiglu_backward_quantize, args.out)) {
+    const Observed observed(observer_, info_of("swiglu_backward_quantize", args.gate_up));
+    do_swiglu_backward_quantize(args);
+  } else {
+    swiglu_backward({args.dy, args.gate_up, args.num_rows, args.gate_up});
+    quantize(args.gate_up, args.num_rows, args.out);
+  }
+}
+
+void Ops::rope_quantize(const RopeQuantizeArgs& args) {
+  check_quantized("rope_quantize", args.out, args.rope.qkv.rows(), args.rope.qkv.cols());
+  CHECK(args.out.quantized(), "rope_quantize: out is not quantised");
+  if (fuses(FusedOp::rope_quantize, args.out)) {
+    const Observed observed(observer_, info_of("rope_quantize", args.rope.qkv));
+    do_rope_quantize(args);
+  } else {
+    rope(args.rope);
+    quantize(args.rope.qkv, args.rope.num_tokens, args.out);
+  }
+}
+
 void Ops::do_rmsnorm_quantize(const RmsnormQuantizeArgs&) { fail("rmsnorm_quantize: said to be fused, but is not"); }
 void Ops::do_swiglu_quantize(const SwigluQuantizeArgs&) { fail("swiglu_quantize: said to be fused, but is not"); }
+void Ops::do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs&) {
+  fail("swiglu_backward_quantize: said to be fused, but is not");
+}
+void Ops::do_rope_quantize(const RopeQuantizeArgs&) { fail("rope_quantize: said to be fused, but is not"); }
 
 void Ops::accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) {
   CHECK(is_activation(grad) && grad.contiguous(), "accumulate_sum_of_squares: {} {}", name(grad.dtype), to_string(grad.shape));

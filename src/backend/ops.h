@@ -22,7 +22,7 @@
 
 namespace llmfp8 {
 
-enum class FusedOp : std::uint8_t { rmsnorm_quantize, swiglu_quantize };
+enum class FusedOp : std::uint8_t { rmsnorm_quantize, swiglu_quantize, swiglu_backward_quantize, rope_quantize };
 
 class Ops {
  public:
@@ -85,6 +85,8 @@ class Ops {
   // ---- fused operations: the default bodies are made of the primitives above; a backend that fuses says so
   void rmsnorm_quantize(const RmsnormQuantizeArgs& args);
   void swiglu_quantize(const SwigluQuantizeArgs& args);
+  void swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args);
+  void rope_quantize(const RopeQuantizeArgs& args);
 
   // ---- optimizer step
   // scalars.grad_sum_squares += sum of grad^2. grad: f32 | bf16, any shape. The order of summation depends on the shape alone.
@@ -132,6 +134,8 @@ class Ops {
   virtual void do_update_scales(const ScaleUpdateArgs&) = 0;
   virtual void do_rmsnorm_quantize(const RmsnormQuantizeArgs&);  // called only where fuses() says so
   virtual void do_swiglu_quantize(const SwigluQuantizeArgs&);
+  virtual void do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs&);
+  virtual void do_rope_quantize(const RopeQuantizeArgs&);
   virtual void do_accumulate_sum_of_squares(const Tensor& grad, StepScalars*) = 0;
   virtual void do_finish_gradient(StepScalars*) = 0;
   virtual void do_adamw(const AdamwArgs&) = 0;

@@ -2,8 +2,10 @@
 // bf16, 8-bit moments. Called by every backend's adamw and by optim/; host and device must give equal bytes, so a device
 // compiler has to keep separate multiplications and additions (no contraction) and exact division and square root.
 //
-// Random bits: Philox call (rounding_key, counter e / 8, (param_index << 32) | RoundingStream) serves elements e with the
-// same e / 8, e counted in the whole parameter. Element e takes 16 bits: word (e % 8) / 2, low half where e is even.
+// Random bits: one Philox call (rounding_key, counter e / 8, param_index << 32) serves the elements e with the same e / 8,
+// e counted in the whole parameter: eight numbers of 16 bits. An element takes another one of the eight for each of the
+// values that it rounds (parameter, m, v), so these are independent; that neighbours share numbers in other places does
+// no harm, since each rounding is unbiased and no sum is taken over them.
 #pragma once
 
 #include <bit>
@@ -19,14 +21,21 @@ namespace llmfp8 {
 
 // ---- random bits
 
-enum class RoundingStream : std::uint32_t { param = 0, m = 1, v = 2 };
+// The value of an element that is rounded: how many places on its number lies.
+enum class RoundingStream : std::uint32_t { param = 0, m = 3, v = 6 };
 
-LLMFP8_HD inline std::uint64_t rounding_counter_high(std::uint32_t param_index, RoundingStream stream) {
-  return (static_cast<std::uint64_t>(param_index) << 32) | static_cast<std::uint32_t>(stream);
+LLMFP8_HD inline Philox4 rounding_words(std::uint64_t key, std::uint32_t param_index, std::uint64_t element) {
+  return philox4x32(key, element / 8, static_cast<std::uint64_t>(param_index) << 32);
 }
 
-LLMFP8_HD inline std::uint16_t rounding_bits(const Philox4& words, std::uint64_t element) {
-  return static_cast<std::uint16_t>(words.x[(element % 8) / 2] >> (element % 2 * 16));
+LLMFP8_HD inline std::uint32_t rounding_place(std::uint64_t element, RoundingStream stream) {
+  return (static_cast<std::uint32_t>(element) + static_cast<std::uint32_t>(stream)) % 8;
+}
+
+// words: rounding_words of the element.
+LLMFP8_HD inline std::uint16_t rounding_bits(const Philox4& words, std::uint64_t element, RoundingStream stream) {
+  const std::uint32_t place = rounding_place(element, stream);
+  return static_cast<std::uint16_t>(words.x[place / 2] >> (place % 2 * 16));
 }
 
 // ---- fp32 master = bf16 rounded half away from zero (what the model computes with) + the master's low 16 bits.
@@ -162,11 +171,12 @@ struct AdamwFactors {
   float decay;  // 1 - lr * weight_decay
   float beta1, one_minus_beta1, beta2, one_minus_beta2;
   float step_size;  // lr / bias_correction1
-  float sqrt_bias_correction2;
+  float inverse_sqrt_bias_correction2;
   float eps;
 };
 
-// The factors in double, rounded once, as torch passes Python's doubles to its fp32 kernels.
+// The factors in double, rounded once, as torch passes Python's doubles to its fp32 kernels. torch divides by
+// sqrt(bias_correction2); the product with its inverse differs in the last bit and saves a third of the arithmetic.
 LLMFP8_HD inline AdamwFactors adamw_factors(const AdamwHyper& hyper, const StepScalars& scalars) {
   const double lr = scalars.learning_rate;
   return AdamwFactors{
@@ -177,7 +187,7 @@ LLMFP8_HD inline AdamwFactors adamw_factors(const AdamwHyper& hyper, const StepS
       static_cast<float>(hyper.beta2),
       static_cast<float>(1.0 - hyper.beta2),
       static_cast<float>(lr / scalars.bias_correction1),
-      static_cast<float>(std::sqrt(static_cast<double>(scalars.bias_correction2))),
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(scalars.bias_correction2))),
       static_cast<float>(hyper.eps),
   };
 }
@@ -187,7 +197,7 @@ LLMFP8_HD inline void adamw_element(const AdamwFactors& f, float grad, float& pa
   const float g = grad * f.grad_scale;
   m = f.beta1 * m + f.one_minus_beta1 * g;
   v = f.beta2 * v + (f.one_minus_beta2 * g) * g;
-  const float denominator = std::sqrt(v) / f.sqrt_bias_correction2 + f.eps;
+  const float denominator = std::sqrt(v) * f.inverse_sqrt_bias_correction2 + f.eps;
   param = param * f.decay - f.step_size * m / denominator;
 }
 

@@ -29,6 +29,8 @@ struct Batch {
   Tensor counts;           // i32 [4]: BatchCounts
   BatchCounts host_counts; // what the host knows of it (the loader made it); never read inside Ops
   std::int32_t max_doc_tokens = 0;  // upper bound on the length of a document; part of a plan's key
+  // Every document has exactly this many tokens, and together they fill the capacity; 0: not known. Part of a plan's key.
+  std::int32_t equal_doc_tokens = 0;
 
   std::int64_t capacity() const { return tokens.numel(); }
   std::int64_t max_docs() const { return cu_seqlens.numel() - 1; }

@@ -193,6 +193,14 @@ Cursor BatchLoader::next(Cursor at) const {
   return at.step + 1 < steps_per_epoch(at.epoch) ? Cursor{at.epoch, at.step + 1} : Cursor{at.epoch + 1, 0};
 }
 
+std::int32_t BatchLoader::equal_doc_tokens() const {
+  const TokenStore& store = impl_->store;
+  for (std::int64_t row = 0; row < store.rows(); ++row) {
+    if (store.length(row) != store.longest()) return 0;
+  }
+  return static_cast<std::int32_t>(store.longest());
+}
+
 double BatchLoader::padding_share() const {
   return static_cast<double>(impl_->padded_positions) / static_cast<double>(impl_->padded_positions + impl_->used_positions);
 }

@@ -85,6 +85,8 @@ class BatchLoader {
   const std::vector<std::int64_t>& capacities() const;
   std::int64_t max_docs() const;
   std::int32_t max_doc_tokens() const;
+  // The length of every row where all are equally long; 0 where they are not.
+  std::int32_t equal_doc_tokens() const;
   // Share of the positions of epoch 0 that are beyond num_tokens.
   double padding_share() const;
 

@@ -14,6 +14,10 @@ QTensor o_input(const LayerPass& l) {
   return QTensor::high_precision(a.get(l.layer, Slot::attention_out));
 }
 
+AttentionShape shape_of(const LayerPass& l) {
+  return attention_shape(l.config, l.pass.batch.max_doc_tokens, l.pass.batch.equal_doc_tokens);
+}
+
 RopeArgs rope_args(const LayerPass& l, const Tensor& qkv, bool inverse) {
   const ModelConfig& c = l.config;
   return {qkv, l.pass.batch.positions, l.pass.num_tokens(), l.cos_sin, c.num_attention_heads, c.num_key_value_heads, c.head_dim,
@@ -22,9 +26,9 @@ RopeArgs rope_args(const LayerPass& l, const Tensor& qkv, bool inverse) {
 
 }  // namespace
 
-AttentionShape attention_shape(const ModelConfig& c, std::int64_t max_doc_tokens) {
+AttentionShape attention_shape(const ModelConfig& c, std::int64_t max_doc_tokens, std::int64_t equal_doc_tokens) {
   return {c.num_attention_heads, c.num_key_value_heads, c.head_dim, max_doc_tokens,
-          static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)))};
+          static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim))), equal_doc_tokens};
 }
 
 void attention_norm(const LayerPass& l) {
@@ -53,7 +57,7 @@ void attention_core(const LayerPass& l) {
   const Shape shape{p.tokens(), l.config.q_size()};
   const Tensor out = a.put(l.layer, Slot::attention_out, p.dtype(), shape);
   const Tensor lse = a.put(l.layer, Slot::attention_lse, DType::f32, Shape{l.config.num_attention_heads, p.tokens()});
-  p.ops.attention({attention_shape(l.config, p.batch.max_doc_tokens), a.get(l.layer, Slot::qkv), p.batch.cu_seqlens,
+  p.ops.attention({shape_of(l), a.get(l.layer, Slot::qkv), p.batch.cu_seqlens,
                    p.num_tokens(), out, lse});
   const Quantizer quantizer = p.quantizer({l.layer, Product::o}, Role::input);
   if (quantizer.quantizes()) {
@@ -82,22 +86,35 @@ void attention_backward(const LayerPass& l, GradTarget& grads, const Tensor& d_r
   ArenaTensor d_qkv;
   {
     const ArenaTensor d_out = arena.take("d_attention_out", p.dtype(), Shape{p.tokens(), l.config.q_size()});
-    linear_backward(p, {{l.layer, Product::o}, d_residual, o_input(l), l.weights.o, d_out, grads.destination(param(ParamKind::o))}, rows);
+    {
+      const Site site{l.layer, Product::o};
+      const OutputGradient d_o = quantize_gradient(p, site, d_residual, rows);
+      linear_backward(p, {site, d_o.get(), o_input(l), l.weights.o, d_out, grads.destination(param(ParamKind::o))}, rows);
+    }
     grads.ready(param(ParamKind::o));
     a.drop(l.layer, Slot::o_input);
     d_qkv = arena.take("d_qkv", p.dtype(), Shape{p.tokens(), l.config.qkv_size()});
-    p.ops.attention_backward({attention_shape(l.config, p.batch.max_doc_tokens), d_out, a.get(l.layer, Slot::qkv),
+    p.ops.attention_backward({shape_of(l), d_out, a.get(l.layer, Slot::qkv),
                               a.get(l.layer, Slot::attention_out), a.get(l.layer, Slot::attention_lse), p.batch.cu_seqlens,
                               p.num_tokens(), d_qkv});
     for (Slot slot : {Slot::attention_out, Slot::attention_lse, Slot::qkv}) a.drop(l.layer, slot);
   }
-  p.ops.rope(rope_args(l, d_qkv, true));
+  const Site qkv_site{l.layer, Product::qkv};
+  const OutputGradient d_rotated(p, qkv_site, d_qkv);
+  // A bias wants its sums over the high-precision gradient.
+  const bool straight = d_rotated.quantized() && !l.weights.qkv_bias.defined();
+  if (straight) {
+    p.ops.rope_quantize({rope_args(l, d_qkv, true), d_rotated.get()});
+  } else {
+    p.ops.rope(rope_args(l, d_qkv, true));
+    if (d_rotated.quantized()) p.ops.quantize(d_qkv, p.num_tokens(), d_rotated.get());
+  }
   if (l.weights.qkv_bias.defined()) {
     p.ops.bias_backward({d_qkv, p.num_tokens(), grads.destination(param(ParamKind::qkv_bias))});
     grads.ready(param(ParamKind::qkv_bias));
   }
   const ArenaTensor d_normed = arena.take("d_qkv_input", p.dtype(), Shape{p.tokens(), l.config.hidden_size});
-  linear_backward(p, {{l.layer, Product::qkv}, d_qkv, a.get_quantized(l.layer, Slot::qkv_input), l.weights.qkv, d_normed,
+  linear_backward(p, {qkv_site, d_rotated.get(), a.get_quantized(l.layer, Slot::qkv_input), l.weights.qkv, d_normed,
                       grads.destination(param(ParamKind::qkv))},
                   rows);
   grads.ready(param(ParamKind::qkv));

@@ -15,7 +15,7 @@ struct LayerPass {
   LayerWeights weights;
 };
 
-AttentionShape attention_shape(const ModelConfig& config, std::int64_t max_doc_tokens);
+AttentionShape attention_shape(const ModelConfig& config, std::int64_t max_doc_tokens, std::int64_t equal_doc_tokens = 0);
 
 void attention_norm(const LayerPass& l);   // residual_in → qkv_input, input_rstd
 void attention_qkv(const LayerPass& l);    // qkv_input → qkv

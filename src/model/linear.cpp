@@ -1,7 +1,5 @@
 #include "model/linear.h"
 
-#include <vector>
-
 namespace llmfp8 {
 namespace {
 
@@ -35,29 +33,35 @@ void linear_forward(const PassContext& pass, const LinearForward& args, const Ro
   run(pass, args.site, gemm, rows);
 }
 
+OutputGradient::OutputGradient(const PassContext& pass, Site site, const Tensor& plain)
+    : gradient_(QTensor::high_precision(plain)) {
+  const Quantizer quantizer = pass.quantizer(site, Role::gradient);
+  if (!quantizer.quantizes()) return;
+  gradient_ = quantizer.create(gradient_.shape, plain.dtype, pass.ops.usages(quantizer.spec().scaling()),
+                               [&](std::string_view what, DType dtype, Shape shape) {
+                                 storage_.push_back(pass.ops.arena().take(what, dtype, shape));
+                                 return storage_.back().get();
+                               });
+}
+
+OutputGradient quantize_gradient(const PassContext& pass, Site site, const Tensor& plain, const RowCount& rows) {
+  OutputGradient gradient(pass, site, plain);
+  // In a chunk with an offset the count covers all its rows; those beyond the last one that exists are zero already.
+  if (gradient.quantized()) pass.ops.quantize(plain, rows.count, gradient.get());
+  return gradient;
+}
+
 void linear_backward(const PassContext& pass, const LinearBackward& args, const RowCount& rows) {
-  std::vector<ArenaTensor> storage;
-  QTensor d_out = QTensor::high_precision(args.d_out);
-  const Quantizer quantizer = pass.quantizer(args.site, Role::gradient);
-  if (quantizer.quantizes()) {
-    d_out = quantizer.create(d_out.shape, d_out.format, pass.ops.usages(quantizer.spec().scaling()),
-                             [&](std::string_view what, DType dtype, Shape shape) {
-                               storage.push_back(pass.ops.arena().take(what, dtype, shape));
-                               return storage.back().get();
-                             });
-    // In a chunk with an offset the count covers all its rows; those beyond the last one that exists are zero already.
-    pass.ops.quantize(args.d_out, rows.count, d_out);
-  }
   GemmArgs dgrad;
   dgrad.pass = GemmPass::dgrad;
-  dgrad.a = d_out;
+  dgrad.a = args.d_out;
   dgrad.b = args.weight;
   dgrad.out = args.d_input;
   run(pass, args.site, dgrad, rows);
 
   GemmArgs wgrad;
   wgrad.pass = GemmPass::wgrad;
-  wgrad.a = d_out;
+  wgrad.a = args.d_out;
   wgrad.b = args.input;
   wgrad.out = args.d_weight.tensor;
   if (args.d_weight.accumulate) wgrad.addend = args.d_weight.tensor;

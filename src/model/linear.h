@@ -1,5 +1,8 @@
-// One fused matrix product of the model: forward, and both gradients. The only place where gradients are quantised.
+// One fused matrix product of the model: forward, and both gradients. Gradients are quantised here, or by who
+// makes them into an OutputGradient.
 #pragma once
+
+#include <vector>
 
 #include "model/pass_context.h"
 
@@ -21,9 +24,24 @@ struct LinearForward {
   Tensor out;       // out A [T, N]
 };
 
+// The gradient of a product's output in the form in which its two backward products read it: codes under a recipe that
+// quantises them, else the high-precision tensor.
+class OutputGradient {
+ public:
+  // Storage for codes of [T, N], or plain: A [T, N].
+  OutputGradient(const PassContext& pass, Site site, const Tensor& plain);
+
+  const QTensor& get() const { return gradient_; }
+  bool quantized() const { return gradient_.quantized(); }
+
+ private:
+  QTensor gradient_;
+  std::vector<ArenaTensor> storage_;
+};
+
 struct LinearBackward {
   Site site;
-  Tensor d_out;     // A [T, N]
+  QTensor d_out;    // [T, N], an OutputGradient
   QTensor input;    // [T, K]
   QTensor weight;   // [N, K]
   Tensor d_input;   // out A [T, K]
@@ -32,6 +50,9 @@ struct LinearBackward {
 
 void linear_forward(const PassContext& pass, const LinearForward& args, const RowCount& rows);
 void linear_backward(const PassContext& pass, const LinearBackward& args, const RowCount& rows);
+
+// An OutputGradient with the values of `plain`: A [T, N]; rows beyond the count are zero.
+OutputGradient quantize_gradient(const PassContext& pass, Site site, const Tensor& plain, const RowCount& rows);
 
 RowCount token_rows(const PassContext& pass);
 

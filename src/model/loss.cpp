@@ -62,7 +62,8 @@ void head_loss(const PassContext& pass, const Tensor& hidden, StepScalars* scala
     ops.cross_entropy({logits, labels, count, begin, grads != nullptr, token_loss});
     ops.accumulate_loss(token_loss, count, begin, scalars);
     if (grads == nullptr) continue;
-    linear_backward(pass, {kHead, logits, input, weight, d_rows, grads->destination(head)}, rows);
+    const OutputGradient d_logits = quantize_gradient(pass, kHead, logits, rows);
+    linear_backward(pass, {kHead, d_logits.get(), input, weight, d_rows, grads->destination(head)}, rows);
     ops.scatter_rows({d_rows, index, count, begin, d_hidden});
   }
   // A tied head shares its gradient with the embedding, which contributes last.

@@ -49,18 +49,23 @@ void mlp_backward(const LayerPass& l, GradTarget& grads, const Tensor& d_residua
   const RowCount rows = token_rows(p);
 
   const Tensor gate_up = a.get(l.layer, Slot::gate_up);
+  // gate_up is not read again: where its gradient stays in high precision it takes its place.
+  const Site gate_up_site{l.layer, Product::gate_up}, down_site{l.layer, Product::down};
+  const OutputGradient d_gate_up(p, gate_up_site, gate_up);
   {
     const ArenaTensor d_down_input = arena.take("d_down_input", p.dtype(), Shape{p.tokens(), l.config.intermediate_size});
-    linear_backward(p, {{l.layer, Product::down}, d_residual, a.get_quantized(l.layer, Slot::down_input), l.weights.down,
-                        d_down_input, grads.destination(param(ParamKind::down))},
-                    rows);
+    {
+      const OutputGradient d_down = quantize_gradient(p, down_site, d_residual, rows);
+      linear_backward(p, {down_site, d_down.get(), a.get_quantized(l.layer, Slot::down_input), l.weights.down, d_down_input,
+                          grads.destination(param(ParamKind::down))},
+                      rows);
+    }
     grads.ready(param(ParamKind::down));
     a.drop(l.layer, Slot::down_input);
-    // gate_up is not read again: its gradient takes its place.
-    p.ops.swiglu_backward({d_down_input, gate_up, p.num_tokens(), gate_up});
+    p.ops.swiglu_backward_quantize({d_down_input, gate_up, p.num_tokens(), d_gate_up.get()});
   }
   const ArenaTensor d_normed = arena.take("d_gate_up_input", p.dtype(), Shape{p.tokens(), l.config.hidden_size});
-  linear_backward(p, {{l.layer, Product::gate_up}, gate_up, a.get_quantized(l.layer, Slot::gate_up_input), l.weights.gate_up,
+  linear_backward(p, {gate_up_site, d_gate_up.get(), a.get_quantized(l.layer, Slot::gate_up_input), l.weights.gate_up,
                       d_normed, grads.destination(param(ParamKind::gate_up))},
                   rows);
   grads.ready(param(ParamKind::gate_up));

@@ -76,6 +76,7 @@ Batch DeviceBatch::upload(const HostBatch& host, Stream& stream) {
   copy_bytes(batch.counts, &host.counts, sizeof(BatchCounts));
   staging_.enqueued(stream);
   batch.host_counts = host.counts;
+  if (limits_.can_be_full(host.capacity) && host.counts.num_tokens == host.capacity) batch.equal_doc_tokens = limits_.equal_doc_tokens;
   return batch;
 }
 

@@ -15,10 +15,13 @@ struct BatchLimits {
   std::vector<std::int64_t> capacities;  // ascending, multiples of 128
   std::int64_t max_docs = 0;
   std::int32_t max_doc_tokens = 0;
+  std::int32_t equal_doc_tokens = 0;     // all documents are this long; 0: they are not
 
   bool empty() const { return capacities.empty(); }
+  // Whether a batch of this capacity can be full to the last position.
+  bool can_be_full(std::int64_t capacity) const { return equal_doc_tokens > 0 && capacity % equal_doc_tokens == 0; }
   static BatchLimits of(const BatchLoader& loader) {
-    return {loader.capacities(), loader.max_docs(), loader.max_doc_tokens()};
+    return {loader.capacities(), loader.max_docs(), loader.max_doc_tokens(), loader.equal_doc_tokens()};
   }
 };
 

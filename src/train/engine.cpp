@@ -12,10 +12,25 @@ namespace llmfp8 {
 namespace {
 
 // Calibration has a plan of its own: products that are scaled just in time fuse less and take other scratch.
-std::string micro_step_phase(std::int64_t capacity, bool calibrating) {
-  return fmt::format("{} of {} tokens", calibrating ? "calibration" : "micro-step", capacity);
+std::string phase_name(const char* what, const Batch& batch) {
+  return fmt::format("{} of {} tokens{}", what, batch.capacity(), batch.equal_doc_tokens > 0 ? " in equal rows" : "");
 }
-std::string evaluate_phase(std::int64_t capacity) { return fmt::format("evaluation of {} tokens", capacity); }
+std::string micro_step_phase(const Batch& batch, bool calibrating) {
+  return phase_name(calibrating ? "calibration" : "micro-step", batch);
+}
+std::string evaluate_phase(const Batch& batch) { return phase_name("evaluation", batch); }
+
+// Every kind of batch that has a plan of its own.
+std::vector<Batch> planned_batches(const DeviceBatch& device, const BatchLimits& limits) {
+  std::vector<Batch> batches;
+  for (std::int64_t capacity : limits.capacities) {
+    batches.push_back(device.view(capacity));
+    if (!limits.can_be_full(capacity)) continue;
+    batches.push_back(device.view(capacity));
+    batches.back().equal_doc_tokens = limits.equal_doc_tokens;
+  }
+  return batches;
+}
 const std::string kOptimizerPhase = "optimizer step";
 const std::string kLoadPhase = "weights in FP8";
 
@@ -85,24 +100,25 @@ void Engine::plan_memory() {
   for (const bool calibrating : {false, true}) {
     if (calibrating && !calibrates()) continue;
     fp8_.set_calibrating(calibrating);
-    for (std::int64_t capacity : options_.train_limits.capacities) {
-      planning.begin_phase(micro_step_phase(capacity, calibrating));
+    for (const Batch& batch : planned_batches(*train_batch_, options_.train_limits)) {
+      planning.begin_phase(micro_step_phase(batch, calibrating));
       {
         ActivationStore activations(planning, layers, options_.recompute, PassKind::training);
-        transformer_.forward_backward(pass(plan, train_batch_->view(capacity), activations, Numerics::quantized), *grads_,
-                                      scalars_);
+        transformer_.forward_backward(pass(plan, batch, activations, Numerics::quantized), *grads_, scalars_);
       }
       planning.end_phase();
     }
     fp8_.set_calibrating(false);
   }
-  for (std::int64_t capacity : options_.eval_limits.capacities) {
-    planning.begin_phase(evaluate_phase(capacity));
-    {
-      ActivationStore activations(planning, layers, Recompute::none, PassKind::forward_only);
-      transformer_.evaluate(pass(plan, eval_batch_->view(capacity), activations, Numerics::high_precision), scalars_);
+  if (eval_batch_) {
+    for (const Batch& batch : planned_batches(*eval_batch_, options_.eval_limits)) {
+      planning.begin_phase(evaluate_phase(batch));
+      {
+        ActivationStore activations(planning, layers, Recompute::none, PassKind::forward_only);
+        transformer_.evaluate(pass(plan, batch, activations, Numerics::high_precision), scalars_);
+      }
+      planning.end_phase();
     }
-    planning.end_phase();
   }
   planning.begin_phase(kOptimizerPhase);
   finish_gradient(plan);
@@ -174,7 +190,7 @@ void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
   const int layers = static_cast<int>(config().num_hidden_layers);
   for (const HostBatch& host : micro_batches) {
     const Batch batch = train_batch_->upload(host, *stream_);
-    Phase phase(*arena_, micro_step_phase(host.capacity, fp8_.calibrating()));
+    Phase phase(*arena_, micro_step_phase(batch, fp8_.calibrating()));
     {
       ActivationStore activations(*arena_, layers, options_.recompute, PassKind::training);
       transformer_.forward_backward(pass(*ops_, batch, activations, Numerics::quantized), *grads_, scalars_);
@@ -292,7 +308,7 @@ EvalResult Engine::evaluate(const HostBatch& host) {
   CHECK(eval_batch_ != nullptr, "the engine was made without evaluation");
   const Batch batch = eval_batch_->upload(host, *stream_);
   begin_scalars(0.0, 0.0);
-  Phase phase(*arena_, evaluate_phase(host.capacity));
+  Phase phase(*arena_, evaluate_phase(batch));
   {
     ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), Recompute::none, PassKind::forward_only);
     transformer_.evaluate(pass(*ops_, batch, activations, Numerics::high_precision), scalars_);

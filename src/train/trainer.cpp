@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -9,6 +10,7 @@
 #include "core/log.h"
 #include "core/thread_pool.h"
 #include "data/parquet.h"
+#include "data/step_prefetcher.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
 
@@ -81,7 +83,7 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
 
 void Trainer::open() {
   if (config_.threads > 0) set_num_threads(static_cast<int>(config_.threads));
-  backend_ = create_backend(device_name(config_.device));
+  backend_ = create_backend(device_name(config_.device), {.deterministic = config_.deterministic});
   precision_ = choose_precision(config_, backend_->capabilities());
   for (const std::string& note : precision_.notes) log::info("{}", note);
   if (!precision_.fallback.empty()) log::warning("{}", precision_.fallback);
@@ -198,21 +200,35 @@ void Trainer::run() {
 
 void Trainer::train_epoch(std::int64_t epoch) {
   *epoch_ = Window();
-  const std::int64_t steps = inputs_.train_loader->steps_per_epoch(epoch);
-  for (std::int64_t s = 0; s < steps && !done() && !interrupted(); ++s) {
-    const double begin = now_seconds();
-    const double rate = learning_rate(schedule_, global_step_);
-    const StepResult result = step(epoch, s);
-    if (result.num_supervised > 0 && !result.ok) stop_not_finite(result);
-    after_step(result, rate, now_seconds() - begin);
+  const std::int64_t steps = std::min(inputs_.train_loader->steps_per_epoch(epoch), total_steps_ - global_step_);
+  StepPrefetcher ahead(*inputs_.train_loader, epoch, 0, steps);
+  // A device that works by itself gets its next step before the host knows how the last one went.
+  const std::size_t lag = backend_->capabilities().asynchronous ? Engine::kStepsInFlight - 1 : 0;
+  last_result_ = now_seconds();
+  for (std::int64_t s = 0; s < steps && !interrupted(); ++s) {
+    enqueue(ahead.next());
+    const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
+    // What is saved must be the state of that step.
+    const bool saves = config_.save_interval > 0 && enqueued % config_.save_interval == 0;
+    while (engine_->steps_in_flight() > (saves ? 0 : lag)) take_result();
   }
+  while (engine_->steps_in_flight() > 0) take_result();
 }
 
-StepResult Trainer::step(std::int64_t epoch, std::int64_t step_in_epoch) {
-  std::vector<HostBatch> micro_batches;
-  const std::int64_t n = inputs_.train_loader->micro_batches(epoch, step_in_epoch);
-  for (std::int64_t m = 0; m < n; ++m) micro_batches.push_back(inputs_.train_loader->load(epoch, step_in_epoch, m));
-  return engine_->train_step(micro_batches, learning_rate(schedule_, global_step_), config_.max_grad_norm);
+void Trainer::enqueue(std::span<const HostBatch> micro_batches) {
+  const double rate = learning_rate(schedule_, global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()));
+  engine_->enqueue_step(micro_batches, rate, config_.max_grad_norm);
+  rates_.push_back(rate);
+}
+
+void Trainer::take_result() {
+  const StepResult result = engine_->next_result();
+  const double rate = rates_.front(), arrived = now_seconds(), seconds = arrived - last_result_;
+  rates_.pop_front();
+  if (result.num_supervised > 0 && !result.ok) stop_not_finite(result);
+  after_step(result, rate, seconds);
+  // Logging and saving are no part of a step, unless the device worked at the next one meanwhile.
+  last_result_ = engine_->steps_in_flight() > 0 ? arrived : now_seconds();
 }
 
 void Trainer::after_step(const StepResult& result, double learning_rate, double seconds) {
@@ -294,6 +310,7 @@ void Trainer::evaluate(std::int64_t epoch) {
 }
 
 void Trainer::stop_not_finite(const StepResult& result) {
+  while (engine_->steps_in_flight() > 0) engine_->next_result();  // they changed nothing
   // Before the first step there is no state but the model that was given; an earlier run's model stays.
   if (learnt_steps_ == 0) {
     console_.finish();

@@ -1,7 +1,9 @@
 // Trainer: a whole run, from a configuration to a saved model. Called by the mains through cli/run_training.
 #pragma once
 
+#include <deque>
 #include <memory>
+#include <span>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -44,7 +46,8 @@ class Trainer {
   void print_multi_gpu_header() const;
   void print_epoch(std::int64_t epoch) const;
   void train_epoch(std::int64_t epoch);
-  StepResult step(std::int64_t epoch, std::int64_t step_in_epoch);
+  void enqueue(std::span<const HostBatch> micro_batches);
+  void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
   void log_step(const StepResult& result, double learning_rate, double seconds);
   void evaluate(std::int64_t epoch);
@@ -72,6 +75,8 @@ class Trainer {
   std::int64_t global_step_ = 0;     // steps done
   std::int64_t learnt_steps_ = 0;    // of them, those with a supervised token
   std::unique_ptr<Window> window_, epoch_;
+  std::deque<double> rates_;         // learning rates of the steps in flight
+  double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
   double started_ = 0;               // seconds, steady clock
   double train_seconds_ = 0;         // in steps alone
   std::int64_t train_tokens_ = 0;

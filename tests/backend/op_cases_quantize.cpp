@@ -109,9 +109,9 @@ void amax_case(Backend& backend, DType a, std::int64_t live) {
 }
 
 // A fused producer gives the bytes of its primitives.
-void fused_case(Backend& backend, DType a, Scaling scaling, std::int64_t live) {
+void fused_case(Backend& backend, DType a, Scaling scaling, bool just_in_time, std::int64_t live) {
   Device device(backend);
-  const std::int64_t rows = 96, cols = 544;
+  const std::int64_t rows = 96, cols = 544, heads = 15, kv_heads = 1, head_dim = 32;  // (15 + 2 * 1) * 32 = 544
   const auto x = rounded(random_values(rows * 2 * cols, 1), a), w = rounded(random_values(cols, 2), a);
   const Quantized like =
       make_quantized(device, backend, random_values(rows * cols, 3), Shape{rows, cols}, scaling, DType::e4m3, rows);
@@ -121,14 +121,24 @@ void fused_case(Backend& backend, DType a, Scaling scaling, std::int64_t live) {
       all.push_back(device.bytes(t));
     return all;
   };
-  const bool just_in_time = scaling == Scaling::tensor;
   const Tensor wide = device.upload(with_tail(x, 2 * cols, live, kNan), a, Shape{rows, 2 * cols});
   const Tensor narrow = wide.slice_cols(0, cols), weight = device.upload(w, a, Shape{cols});
   const Tensor count = device.count(static_cast<std::int32_t>(live));
   const Tensor y = device.garbage(a, Shape{rows, cols}), z = device.garbage(a, Shape{rows, cols});
   const Tensor rstd = device.garbage(DType::f32, Shape{rows}), rstd_fused = device.garbage(DType::f32, Shape{rows});
+  const Quantized like_wide =
+      make_quantized(device, backend, random_values(rows * 2 * cols, 3), Shape{rows, 2 * cols}, scaling, DType::e5m2, rows);
+  const Tensor dy = device.upload(with_tail(rounded(random_values(rows * cols, 4), a), cols, live, kNan), a, Shape{rows, cols});
+  const auto copy_of = [&](const std::vector<float>& values, std::int64_t width) {
+    return device.upload(with_tail(values, width, live, kNan), a, Shape{rows, width});
+  };
+  const auto qkv = rounded(random_values(rows * cols, 5), a);
+  const Tensor gate_up[] = {copy_of(x, 2 * cols), copy_of(x, 2 * cols)}, rotated[] = {copy_of(qkv, cols), copy_of(qkv, cols)};
+  const Tensor positions = device.upload(random_integers(rows, 6, 50), Shape{rows});
+  const Tensor angles = device.upload(random_values(50 * head_dim, 7), DType::f32, Shape{50, head_dim});
+  const auto rope_of = [&](const Tensor& t) { return RopeArgs{t, positions, count, angles, heads, kv_heads, head_dim, true}; };
   std::vector<QTensor> q;
-  for (int i = 0; i < 4; ++i) q.push_back(blank(device, like.tensor, just_in_time, 1.0f));
+  for (int i = 0; i < 8; ++i) q.push_back(blank(device, (i == 4 || i == 5 ? like_wide : like).tensor, just_in_time, 3.0f));
   device.run([&](Ops& ops) {
     ops.rmsnorm({narrow, weight, count, 1e-5, y, rstd});
     ops.quantize(y, count, q[0]);
@@ -136,10 +146,18 @@ void fused_case(Backend& backend, DType a, Scaling scaling, std::int64_t live) {
     ops.swiglu({wide, count, z});
     ops.quantize(z, count, q[2]);
     ops.swiglu_quantize({wide, count, q[3]});
+    ops.swiglu_backward({dy, gate_up[0], count, gate_up[0]});
+    ops.quantize(gate_up[0], count, q[4]);
+    ops.swiglu_backward_quantize({dy, gate_up[1], count, q[5]});
+    ops.rope(rope_of(rotated[0]));
+    ops.quantize(rotated[0], count, q[6]);
+    ops.rope_quantize({rope_of(rotated[1]), q[7]});
   });
   EXPECT_EQ(bytes_of(q[0]), bytes_of(q[1]));
   EXPECT_EQ(device.bytes(rstd), device.bytes(rstd_fused));
   EXPECT_EQ(bytes_of(q[2]), bytes_of(q[3]));
+  EXPECT_EQ(bytes_of(q[4]), bytes_of(q[5]));
+  EXPECT_EQ(bytes_of(q[6]), bytes_of(q[7]));
 }
 
 // A step that is not ok changes neither codes nor scales; an ok one sets the weight's amax afresh.
@@ -209,10 +227,12 @@ void add_quantize_cases(std::vector<OpCase>& cases) {
       cases.push_back({fmt::format("amax/{}/{}", name(a), live), [=](Backend& b) { amax_case(b, a, live); }});
     }
     for (std::int64_t live : {1, 95, 96}) {
-      cases.push_back({fmt::format("fused/{}_tensor/{}", name(a), live),
-                       [=](Backend& b) { fused_case(b, a, Scaling::tensor, live); }});
+      cases.push_back({fmt::format("fused/{}_current/{}", name(a), live),
+                       [=](Backend& b) { fused_case(b, a, Scaling::tensor, true, live); }});
+      cases.push_back({fmt::format("fused/{}_delayed/{}", name(a), live),
+                       [=](Backend& b) { fused_case(b, a, Scaling::tensor, false, live); }});
       cases.push_back({fmt::format("fused/{}_mx/{}", name(a), live),
-                       [=](Backend& b) { fused_case(b, a, Scaling::mx_1x32, live); }});
+                       [=](Backend& b) { fused_case(b, a, Scaling::mx_1x32, false, live); }});
     }
   }
   cases.push_back({"numeric_cases/e4m3", [](Backend& b) { numeric_case(b, DType::e4m3); }});

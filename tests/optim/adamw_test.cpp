@@ -301,9 +301,8 @@ TEST(Adamw, RandomBitsAreTheDocumentedOnes) {
     adamw_element(factors, problem.grad(i), p, m, v);
     const std::uint64_t e = kOffset + static_cast<std::uint64_t>(i);
     const auto rounded = [&](float x, RoundingStream stream) {
-      const Philox4 words =
-          philox4x32(problem.scalars.rounding_key, e / 8, rounding_counter_high(args.param_index, stream));
-      return to_float(to_bf16_stochastic(x, rounding_bits(words, e)));
+      const Philox4 words = rounding_words(problem.scalars.rounding_key, args.param_index, e);
+      return to_float(to_bf16_stochastic(x, rounding_bits(words, e, stream)));
     };
     EXPECT_EQ(problem.param(i), rounded(p, RoundingStream::param)) << i;
     EXPECT_EQ(problem.m(i), rounded(m, RoundingStream::m)) << i;

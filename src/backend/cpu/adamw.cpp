@@ -27,17 +27,16 @@ struct Chunk {
   int lane;
 };
 
-// random[i]: 16 bits for element `first + i` of the parameter; first is a multiple of 256.
-LLMFP8_INLINE void draw(const Job& job, RoundingStream stream, std::uint64_t first, std::uint16_t* __restrict random) {
+// random[i]: number (first + i) % 8 of the rounding_words of element `first + i`; first is a multiple of 256.
+LLMFP8_INLINE void draw(const Job& job, std::uint64_t first, std::uint16_t* __restrict random) {
   constexpr int kCalls = kChunkSize / 8;
   std::uint32_t c0[kCalls], c1[kCalls], c2[kCalls], c3[kCalls];
-  const std::uint64_t high = rounding_counter_high(job.args.param_index, stream);
   // first / 8 is a multiple of 32, so the low word of the counter does not carry.
   for (int i = 0; i < kCalls; ++i) {
     c0[i] = static_cast<std::uint32_t>(first / 8) + static_cast<std::uint32_t>(i);
     c1[i] = static_cast<std::uint32_t>(first / 8 >> 32);
-    c2[i] = static_cast<std::uint32_t>(high);
-    c3[i] = static_cast<std::uint32_t>(high >> 32);
+    c2[i] = 0;
+    c3[i] = job.args.param_index;
   }
   // philox4x32 of core/rng.h, 32 calls side by side.
   std::uint32_t k0 = static_cast<std::uint32_t>(job.rounding_key);
@@ -64,6 +63,12 @@ LLMFP8_INLINE void draw(const Job& job, RoundingStream stream, std::uint64_t fir
     words[4 * i + 3] = c3[i];
   }
   std::memcpy(random, words, sizeof words);
+}
+
+// bits[i]: rounding_bits of element `first + i`, from what draw() made of it.
+LLMFP8_INLINE void take_bits(const std::uint16_t* __restrict random, RoundingStream stream, std::uint16_t* __restrict bits) {
+  for (int group = 0; group < kChunkSize; group += 8)
+    for (int i = 0; i < 8; ++i) bits[group + i] = random[group + (i + static_cast<int>(stream)) % 8];
 }
 
 LLMFP8_INLINE void encode_bf16_stochastic(const float* __restrict from, const std::uint16_t* __restrict random,
@@ -120,16 +125,16 @@ LLMFP8_INLINE float* load_moment(const Tensor& moment, const Tensor& scale, bool
 }
 
 LLMFP8_INLINE void store_moment(const Job& job, bool is_v, Chunk chunk, const float* __restrict values,
-                                std::uint16_t* __restrict random) {
+                                const std::uint16_t* __restrict random) {
   const Tensor& moment = is_v ? job.args.v : job.args.m;
   if (moment.dtype == DType::f32) return;
   if (moment.dtype == DType::bf16 && !job.args.stochastic_rounding) {
     store(values, moment.as<bf16>() + chunk.begin, chunk.count);
     return;
   }
-  const std::uint64_t element = job.args.element_offset + static_cast<std::uint64_t>(chunk.begin);
-  draw(job, is_v ? RoundingStream::v : RoundingStream::m, element - static_cast<std::uint64_t>(chunk.lane), random);
-  const std::uint16_t* __restrict bits = random + chunk.lane;
+  alignas(64) std::uint16_t chosen[kChunkSize];
+  take_bits(random, is_v ? RoundingStream::v : RoundingStream::m, chosen);
+  const std::uint16_t* __restrict bits = chosen + chunk.lane;
   if (moment.dtype == DType::bf16) {
     encode_bf16_stochastic(values, bits, chunk.count, moment.as<bf16>() + chunk.begin);
     return;
@@ -155,15 +160,14 @@ LLMFP8_INLINE float* load_param(const AdamwArgs& args, Chunk chunk, float* room)
   return room;
 }
 
-LLMFP8_INLINE void store_param(const Job& job, Chunk chunk, const float* values, std::uint16_t* random) {
+LLMFP8_INLINE void store_param(const Job& job, Chunk chunk, const float* values, const std::uint16_t* random) {
   const AdamwArgs& args = job.args;
   if (args.param.dtype == DType::f32) return;
   if (args.remainder.defined()) {
     split(values, chunk.count, args.param.as<std::uint16_t>() + chunk.begin,
           args.remainder.as<std::uint16_t>() + chunk.begin);
   } else if (args.stochastic_rounding) {
-    const std::uint64_t element = args.element_offset + static_cast<std::uint64_t>(chunk.begin);
-    draw(job, RoundingStream::param, element - static_cast<std::uint64_t>(chunk.lane), random);
+    // RoundingStream::param takes the numbers in their places.
     encode_bf16_stochastic(values, random + chunk.lane, chunk.count, args.param.as<bf16>() + chunk.begin);
   } else {
     store(values, args.param.as<bf16>() + chunk.begin, chunk.count);
@@ -177,6 +181,8 @@ LLMFP8_CLONES void update_chunks(const Job& job, std::int64_t first, std::int64_
   const AdamwArgs& args = job.args;
   const std::int64_t n = args.param.numel();
   const std::int64_t lead = static_cast<std::int64_t>(args.element_offset % kChunkSize);
+  const bool rounds_param = args.param.dtype == DType::bf16 && !args.remainder.defined();
+  const bool draws = args.m.dtype == DType::u8 || (args.stochastic_rounding && (rounds_param || args.m.dtype == DType::bf16));
   for (std::int64_t index = first; index < last; ++index) {
     const std::int64_t begin = std::max<std::int64_t>(0, index * kChunkSize - lead);
     const std::int64_t end = std::min(n, (index + 1) * kChunkSize - lead);
@@ -192,6 +198,7 @@ LLMFP8_CLONES void update_chunks(const Job& job, std::int64_t first, std::int64_
     float* m = load_moment(args.m, args.m_scale, false, chunk, m_room);
     float* v = load_moment(args.v, args.v_scale, true, chunk, v_room);
     update(job.factors, grad, chunk.count, param, m, v);
+    if (draws) draw(job, args.element_offset + static_cast<std::uint64_t>(begin - chunk.lane), random);
     store_param(job, chunk, param, random);
     store_moment(job, false, chunk, m, random);
     store_moment(job, true, chunk, v, random);

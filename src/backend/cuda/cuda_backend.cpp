@@ -128,10 +128,11 @@ std::string DeviceInfo::machine() const {
   return fmt::format("{} sm_{} driver {} cuBLASLt {}", name, capability, version(driver_version), cublaslt_version);
 }
 
-CudaBackend::CudaBackend(const DeviceInfo& device) : device_(device), capabilities_(capabilities_of(device)) {
+CudaBackend::CudaBackend(const DeviceInfo& device, const BackendOptions& options)
+    : device_(device), capabilities_(capabilities_of(device)) {
   use_device();
-  gemm_ = std::make_unique<GemmEngine>(device.machine());
-  attention_ = std::make_unique<AttentionContext>();
+  gemm_ = std::make_unique<GemmEngine>(device.machine(), options.deterministic ? AlgorithmChoice::first : AlgorithmChoice::timed);
+  attention_ = std::make_unique<AttentionContext>(AttentionOptions{.deterministic = options.deterministic});
 }
 
 CudaBackend::~CudaBackend() = default;
@@ -231,11 +232,11 @@ std::unique_ptr<Ops> CudaBackend::create_ops(Stream& stream, Arena& arena) {
 
 namespace llmfp8 {
 
-std::unique_ptr<Backend> create_cuda_backend(std::string* why_not) {
+std::unique_ptr<Backend> create_cuda_backend(std::string* why_not, const BackendOptions& options) {
   cuda::DeviceInfo device;
   *why_not = cuda::find_device(&device);
   if (!why_not->empty()) return nullptr;
-  return std::make_unique<cuda::CudaBackend>(device);
+  return std::make_unique<cuda::CudaBackend>(device, options);
 }
 
 }  // namespace llmfp8

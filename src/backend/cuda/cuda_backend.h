@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "backend/cuda/attention.h"
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/handles.h"
@@ -27,7 +28,7 @@ struct DeviceInfo {
 
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(const DeviceInfo& device);
+  CudaBackend(const DeviceInfo& device, const BackendOptions& options);
   ~CudaBackend() override;
 
   std::string_view name() const override { return "cuda"; }

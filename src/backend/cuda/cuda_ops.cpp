@@ -4,7 +4,7 @@
 
 namespace llmfp8::cuda {
 
-// Both fused kernels share one rule.
+// The fused kernels share one rule.
 bool CudaOps::fuses(FusedOp, const QTensor& out) const { return can_fuse_quantize(out); }
 
 std::size_t CudaOps::scratch_bytes(const GemmArgs& args) const { return gemm_scratch_bytes(args); }
@@ -65,6 +65,10 @@ void CudaOps::do_quantize(const Tensor& x, const Tensor& num_rows, const QTensor
 void CudaOps::do_update_scales(const ScaleUpdateArgs& args) { cuda::update_scales(args, context_.stream); }
 void CudaOps::do_rmsnorm_quantize(const RmsnormQuantizeArgs& args) { cuda::rmsnorm_quantize(args, context_.stream); }
 void CudaOps::do_swiglu_quantize(const SwigluQuantizeArgs& args) { cuda::swiglu_quantize(args, context_.stream); }
+void CudaOps::do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args) {
+  cuda::swiglu_backward_quantize(args, context_.stream);
+}
+void CudaOps::do_rope_quantize(const RopeQuantizeArgs& args) { cuda::rope_quantize(args, context_.stream); }
 void CudaOps::do_accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) {
   cuda::accumulate_sum_of_squares(grad, scalars, context_.kernel_workspace, context_.stream);
 }

@@ -60,6 +60,8 @@ class CudaOps : public Ops {
   void do_update_scales(const ScaleUpdateArgs& args) override;
   void do_rmsnorm_quantize(const RmsnormQuantizeArgs& args) override;
   void do_swiglu_quantize(const SwigluQuantizeArgs& args) override;
+  void do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args) override;
+  void do_rope_quantize(const RopeQuantizeArgs& args) override;
   void do_accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) override;
   void do_finish_gradient(StepScalars* scalars) override;
   void do_adamw(const AdamwArgs& args) override;

@@ -169,7 +169,7 @@ std::size_t gemm_scratch_bytes(const GemmArgs& args) {
   return needs_finish(args) ? static_cast<std::size_t>(args.out.numel()) * sizeof(float) : 0;
 }
 
-GemmEngine::GemmEngine(const std::string& machine) : lt_(make_lt()), algorithms_(machine) {}
+GemmEngine::GemmEngine(const std::string& machine, AlgorithmChoice choice) : lt_(make_lt()), algorithms_(machine, choice) {}
 
 void GemmEngine::gemm(const GemmArgs& args, const GemmWorkspace& workspace, void* scratch, cudaStream_t stream) {
   const Sides sides = sides_of(args);

@@ -24,7 +24,7 @@ std::size_t gemm_scratch_bytes(const GemmArgs& args);
 class GemmEngine {
  public:
   // machine: names GPU, driver and library; algorithms found on another are not used.
-  explicit GemmEngine(const std::string& machine);
+  GemmEngine(const std::string& machine, AlgorithmChoice choice);
 
   // scratch: gemm_scratch_bytes(args), 256-byte aligned. The first call of a shape builds its plan and, where
   // algorithms are timed (LLMFP8_CUDA_TUNE=1) and the stream is not capturing, waits for the device.

@@ -114,9 +114,9 @@ class Stopwatch {
 
 }  // namespace
 
-GemmAlgorithms::GemmAlgorithms(const std::string& machine) : machine_(machine) {
+GemmAlgorithms::GemmAlgorithms(const std::string& machine, AlgorithmChoice choice) : machine_(machine) {
   const char* tune = std::getenv("LLMFP8_CUDA_TUNE");
-  timing_ = tune != nullptr && std::strcmp(tune, "1") == 0;
+  timing_ = choice == AlgorithmChoice::timed && (tune == nullptr || std::strcmp(tune, "0") != 0);
   if (!timing_) return;
   const fs::path folder = cache_folder();
   if (folder.empty()) return;

@@ -1,7 +1,7 @@
 // Which of cuBLASLt's algorithms runs a product: the heuristic's first, or the fastest of its candidates by timing, kept
 // in a file of the user's cache folder. Called by gemm.cpp.
 //
-// Environment: LLMFP8_CUDA_TUNE=1 times the candidates; LLMFP8_CACHE_DIR is where the file lies (else XDG_CACHE_HOME or
+// Environment: LLMFP8_CUDA_TUNE=0 takes the heuristic's first choice always; LLMFP8_CACHE_DIR is where the file lies (else XDG_CACHE_HOME or
 // ~/.cache, in llm-fp8). The file belongs to one GPU model, driver and library version: name and first line say which.
 #pragma once
 
@@ -15,10 +15,13 @@
 
 namespace llmfp8::cuda {
 
+// timed: each product's candidates are timed when it first runs. first: cuBLASLt's first choice, the same in every run.
+enum class AlgorithmChoice : std::uint8_t { timed, first };
+
 class GemmAlgorithms {
  public:
   // machine: one line that names GPU, driver and library.
-  explicit GemmAlgorithms(const std::string& machine);
+  GemmAlgorithms(const std::string& machine, AlgorithmChoice choice);
 
   // Sets plan.algorithm and plan.final. Timing uses the operands given and an output of its own, and waits
   // for the device; while the stream is capturing the heuristic's first choice is taken and final stays false.

@@ -3,7 +3,7 @@
 
 namespace llmfp8 {
 
-std::unique_ptr<Backend> create_cuda_backend(std::string* why_not) {
+std::unique_ptr<Backend> create_cuda_backend(std::string* why_not, const BackendOptions&) {
   *why_not = "this build has no CUDA backend";
   return nullptr;
 }

@@ -46,6 +46,8 @@ class PlanOps : public Ops {
   void do_update_scales(const ScaleUpdateArgs&) override {}
   void do_rmsnorm_quantize(const RmsnormQuantizeArgs&) override {}
   void do_swiglu_quantize(const SwigluQuantizeArgs&) override {}
+  void do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs&) override {}
+  void do_rope_quantize(const RopeQuantizeArgs&) override {}
   void do_accumulate_sum_of_squares(const Tensor&, StepScalars*) override {}
   void do_finish_gradient(StepScalars*) override {}
   void do_adamw(const AdamwArgs&) override {}

@@ -42,7 +42,9 @@ struct Setup {
     return all;
   }
   AttentionShape shape() const {
-    return {heads, kv_heads, dim, longest(), static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)))};
+    const bool equal = live() == capacity && std::count(lengths.begin(), lengths.end(), lengths[0]) == std::ssize(lengths);
+    return {heads, kv_heads, dim, longest(), static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))),
+            equal ? lengths[0] : 0};
   }
 };
 
@@ -383,6 +385,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttention,
                                            Setup{DType::bf16, 32, 8, 128, {300, 1, 65}, 400},           //
                                            Setup{DType::bf16, 9, 3, 64, {63, 2, 191, 128}, 384},        // full: no tail
                                            Setup{DType::bf16, 4, 4, 128, {256, 256}, 640},              //
+                                           Setup{DType::bf16, 32, 8, 64, {256, 256, 256}, 768},         // equal rows
+                                           Setup{DType::bf16, 8, 2, 128, {200, 200}, 400},              // equal rows
                                            Setup{DType::bf16, 2, 1, 64, {1}, 128},                      //
                                            Setup{DType::bf16, 4, 2, 256, {70, 33}, 128},                //
                                            Setup{DType::bf16, 6, 2, 24, {1, 31, 32, 33, 31}, 150},      //

@@ -13,75 +13,148 @@ constexpr int kPerThread = kMomentBlock / kWarp;  // 8: what one Philox call ser
 static_assert(kPerThread == 8);
 
 // One thread's elements: [begin, begin + 8) of the arguments, of which those with bit k of `valid` exist; `element`: of
-// the first one in the whole parameter, a multiple of 8.
+// the first one in the whole parameter, a multiple of 8. kVector: all exist and every access of 8 is aligned.
+template <bool kVector>
 struct Span {
   std::int64_t begin;
   unsigned valid;
-  bool vector;  // all exist and every access of 8 is aligned
   std::uint64_t element;
 
-  __device__ bool has(int k) const { return (valid >> k & 1u) != 0; }
+  __device__ bool has(int k) const { return kVector || (valid >> k & 1u) != 0; }
 };
 
 // 8 elements in their stored form.
-__device__ inline void load8(const float* from, const Span& s, float (&v)[8]) {
-  if (s.vector) return load<8>(from + s.begin, v);
+template <bool kVector>
+__device__ inline void load8(const float* from, const Span<kVector>& s, float (&v)[8]) {
+  if constexpr (kVector) {
+    load<8>(from + s.begin, v);
+  } else {
 #pragma unroll
-  for (int k = 0; k < 8; ++k) v[k] = s.has(k) ? from[s.begin + k] : 0.0f;
-}
-
-template <typename Word>
-__device__ inline void load_words(const Word* from, const Span& s, Word (&v)[8]) {
-  using Vector = std::conditional_t<sizeof(Word) == 2, uint4, uint2>;
-  static_assert(sizeof(Vector) == sizeof v);
-  if (s.vector) {
-    const Vector raw = *reinterpret_cast<const Vector*>(from + s.begin);
-    const auto* words = reinterpret_cast<const std::uint32_t*>(&raw);
-    constexpr int kIn = 4 / sizeof(Word);
-#pragma unroll
-    for (int k = 0; k < 8; ++k) v[k] = static_cast<Word>(words[k / kIn] >> (8 * sizeof(Word) * (k % kIn)));
-    return;
-  }
-#pragma unroll
-  for (int k = 0; k < 8; ++k) v[k] = s.has(k) ? from[s.begin + k] : Word(0);
-}
-
-__device__ inline void load8(const bf16* from, const Span& s, float (&v)[8]) {
-  std::uint16_t words[8];
-  load_words(reinterpret_cast<const std::uint16_t*>(from), s, words);
-#pragma unroll
-  for (int k = 0; k < 8; ++k) v[k] = as_float(bf16{words[k]});
-}
-
-__device__ inline void store8(float* to, const Span& s, const float (&v)[8]) {
-  if (s.vector) return store<8>(v, to + s.begin);
-#pragma unroll
-  for (int k = 0; k < 8; ++k) {
-    if (s.has(k)) to[s.begin + k] = v[k];
+    for (int k = 0; k < 8; ++k) v[k] = s.has(k) ? from[s.begin + k] : 0.0f;
   }
 }
 
+// W: packed 32-bit words of 8 stored elements.
 template <typename Word>
-__device__ inline void store_words(Word* to, const Span& s, const Word (&v)[8]) {
-  using Vector = std::conditional_t<sizeof(Word) == 2, uint4, uint2>;
-  if (s.vector) {
-    Vector raw;
-    auto* words = reinterpret_cast<std::uint32_t*>(&raw);
-    constexpr int kIn = 4 / sizeof(Word);
+inline constexpr int kPacked = 8 * static_cast<int>(sizeof(Word)) / 4;
+
+template <bool kVector, typename Word>
+__device__ inline void load_words(const Word* from, const Span<kVector>& s, std::uint32_t (&packed)[kPacked<Word>]) {
+  constexpr int kIn = 4 / sizeof(Word);
+  if constexpr (kVector) {
+    using Vector = std::conditional_t<sizeof(Word) == 2, uint4, uint2>;
+    *reinterpret_cast<Vector*>(packed) = *reinterpret_cast<const Vector*>(from + s.begin);
+  } else {
 #pragma unroll
-    for (int w = 0; w < static_cast<int>(sizeof(Vector) / 4); ++w) {
-      std::uint32_t word = 0;
-#pragma unroll
-      for (int k = 0; k < kIn; ++k) word |= static_cast<std::uint32_t>(v[w * kIn + k]) << (8 * sizeof(Word) * k);
-      words[w] = word;
+    for (int w = 0; w < kPacked<Word>; ++w) {
+      packed[w] = 0;
+      for (int k = 0; k < kIn; ++k) {
+        if (s.has(w * kIn + k)) packed[w] |= static_cast<std::uint32_t>(from[s.begin + w * kIn + k]) << (8 * sizeof(Word) * k);
+      }
     }
-    *reinterpret_cast<Vector*>(to + s.begin) = raw;
-    return;
+  }
+}
+
+template <bool kVector, typename Word>
+__device__ inline void store_words(Word* to, const Span<kVector>& s, const std::uint32_t (&packed)[kPacked<Word>]) {
+  constexpr int kIn = 4 / sizeof(Word);
+  if constexpr (kVector) {
+    using Vector = std::conditional_t<sizeof(Word) == 2, uint4, uint2>;
+    *reinterpret_cast<Vector*>(to + s.begin) = *reinterpret_cast<const Vector*>(packed);
+  } else {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      if (s.has(k)) to[s.begin + k] = static_cast<Word>(packed[k / kIn] >> (8 * sizeof(Word) * (k % kIn)));
+    }
+  }
+}
+
+__device__ inline std::uint16_t half_of(const std::uint32_t (&packed)[4], int k) {
+  return static_cast<std::uint16_t>(packed[k / 2] >> (16 * (k % 2)));
+}
+
+template <bool kVector>
+__device__ inline void load8(const bf16* from, const Span<kVector>& s, float (&v)[8]) {
+  std::uint32_t packed[4];
+  load_words(reinterpret_cast<const std::uint16_t*>(from), s, packed);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) v[k] = as_float(bf16{half_of(packed, k)});
+}
+
+template <bool kVector>
+__device__ inline void store8(float* to, const Span<kVector>& s, const float (&v)[8]) {
+  if constexpr (kVector) {
+    store<8>(v, to + s.begin);
+  } else {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      if (s.has(k)) to[s.begin + k] = v[k];
+    }
+  }
+}
+
+// ---- the arithmetic without branches
+//
+// nvcc's square root and division branch for operands that are rare, once an element, which keeps the elements of a
+// thread from overlapping. Here the common range is computed in a straight line, with one question at the end; what lies
+// outside goes through adamw_element. In that range the results are IEEE's, so the bytes are the same.
+
+// Correctly rounded for 2^-100 <= x < 2^127, and for 0: one Newton step in fused arithmetic on an approximation good to
+// 2^-22 (the sequence that nvcc uses itself).
+__device__ inline float sqrt_common(float x, unsigned& rare) {
+  rare |= unsigned(x != 0.0f) & unsigned(!(x >= 0x1p-100f)) | unsigned(!(x < 0x1p127f));
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  const float root = x * y, half = y * 0.5f;
+  const float exact = fmaf(fmaf(-root, root, x), half, root);
+  return x == 0.0f ? 0.0f : exact;
+}
+
+// Correctly rounded for a numerator of 0 or 2^-100 <= |n| <= 2^90 and 2^-30 <= d <= 2^20 (Markstein's theorem: the
+// quotient and every remainder are normal, and remainders are exact).
+__device__ inline float divide_common(float n, float d, unsigned& rare) {
+  const float magnitude = fabsf(n);
+  rare |= unsigned(n != 0.0f) & unsigned(!(magnitude >= 0x1p-100f)) | unsigned(!(magnitude <= 0x1p90f)) |
+          unsigned(!(d >= 0x1p-30f)) | unsigned(!(d <= 0x1p20f));
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(d));
+  r = fmaf(fmaf(-d, r, 1.0f), r, r);
+  float q = n * r;
+  q = fmaf(fmaf(-d, q, n), r, q);
+  q = fmaf(fmaf(-d, q, n), r, q);
+  return n == 0.0f ? n : q;
+}
+
+__device__ inline void adamw_elements(const AdamwFactors& f, const float (&grad)[8], float (&param)[8], float (&m)[8],
+                                      float (&v)[8]) {
+  float new_param[8], new_m[8], new_v[8];
+  unsigned rare = 0;  // combined without short cuts: those would be branches
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {  // adamw_element, line by line
+    const float g = grad[k] * f.grad_scale;
+    new_m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
+    new_v[k] = f.beta2 * v[k] + (f.one_minus_beta2 * g) * g;
+    const float denominator = sqrt_common(new_v[k], rare) * f.inverse_sqrt_bias_correction2 + f.eps;
+    new_param[k] = param[k] * f.decay - divide_common(f.step_size * new_m[k], denominator, rare);
+  }
+  if (rare != 0) {
+#pragma unroll 1
+    for (int k = 0; k < 8; ++k) {
+      // Selected without indexing by k, which would put the arrays into local memory for the common case too.
+      float p = 0.0f, x = 0.0f, y = 0.0f, g = 0.0f;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        if (j == k) p = param[j], x = m[j], y = v[j], g = grad[j];
+      }
+      adamw_element(f, g, p, x, y);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        if (j == k) new_param[j] = p, new_m[j] = x, new_v[j] = y;
+      }
+    }
   }
 #pragma unroll
-  for (int k = 0; k < 8; ++k) {
-    if (s.has(k)) to[s.begin + k] = v[k];
-  }
+  for (int k = 0; k < 8; ++k) param[k] = new_param[k], m[k] = new_m[k], v[k] = new_v[k];
 }
 
 struct KernelArgs {
@@ -99,50 +172,73 @@ struct KernelArgs {
   const StepScalars* scalars;
 };
 
-__device__ inline Philox4 draw(const KernelArgs& args, std::uint64_t key, const Span& s, RoundingStream stream) {
-  return philox4x32(key, s.element / 8, rounding_counter_high(args.param_index, stream));
+// to_bf16_stochastic of 8 values, packed. Below the largest bf16 the sum of pattern and number cannot reach infinity, and
+// its upper half is the result.
+template <RoundingStream kStream>
+__device__ inline void round_stochastic(const float (&v)[8], const Philox4& random, std::uint32_t (&packed)[4]) {
+  std::uint32_t largest = 0;
+#pragma unroll
+  for (int k = 0; k < 8; ++k) largest = max(largest, __float_as_uint(v[k]) & 0x7FFFFFFFu);
+  if (largest < 0x7F7F0000u) {
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const std::uint32_t low = __float_as_uint(v[2 * w]) + rounding_bits(random, static_cast<std::uint64_t>(2 * w), kStream);
+      const std::uint32_t high = __float_as_uint(v[2 * w + 1]) + rounding_bits(random, static_cast<std::uint64_t>(2 * w + 1), kStream);
+      packed[w] = __byte_perm(low, high, 0x7632);
+    }
+    return;
+  }
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    const auto rounded = [&](int k) -> std::uint32_t {
+      return to_bf16_stochastic(v[k], rounding_bits(random, static_cast<std::uint64_t>(k), kStream)).bits;
+    };
+    packed[w] = rounded(2 * w) | rounded(2 * w + 1) << 16;
+  }
 }
 
-__device__ inline void store_bf16(const KernelArgs& args, std::uint64_t key, RoundingStream stream, void* to,
-                                  const Span& s, const float (&v)[8]) {
-  std::uint16_t words[8];
+template <RoundingStream kStream, bool kVector>
+__device__ inline void store_bf16(const KernelArgs& args, const Philox4& random, void* to, const Span<kVector>& s,
+                                  const float (&v)[8]) {
+  std::uint32_t packed[4];
   if (args.stochastic_rounding) {
-    const Philox4 random = draw(args, key, s, stream);
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      words[k] = to_bf16_stochastic(v[k], rounding_bits(random, static_cast<std::uint64_t>(k))).bits;
-    }
+    round_stochastic<kStream>(v, random, packed);
   } else {
 #pragma unroll
-    for (int k = 0; k < 8; ++k) words[k] = to_bf16(v[k]).bits;
+    for (int w = 0; w < 4; ++w) {
+      packed[w] = to_bf16(v[2 * w]).bits | static_cast<std::uint32_t>(to_bf16(v[2 * w + 1]).bits) << 16;
+    }
   }
-  store_words(static_cast<std::uint16_t*>(to), s, words);
+  store_words(static_cast<std::uint16_t*>(to), s, packed);
 }
 
 // The moment of a thread's elements. State: float, bf16 or std::uint8_t (a scale per chunk of 256).
-template <typename State, bool kIsV>
-__device__ inline void load_moment(const KernelArgs& args, std::int64_t chunk, const Span& s, float (&x)[8]) {
+template <typename State, bool kIsV, bool kVector>
+__device__ inline void load_moment(const KernelArgs& args, std::int64_t chunk, const Span<kVector>& s, float (&x)[8]) {
   const void* from = kIsV ? args.v : args.m;
   if constexpr (std::is_same_v<State, std::uint8_t>) {
-    std::uint8_t codes[8];
-    load_words(static_cast<const std::uint8_t*>(from), s, codes);
+    std::uint32_t packed[2];
+    load_words(static_cast<const std::uint8_t*>(from), s, packed);
     const float scale = (kIsV ? args.v_scale : args.m_scale)[chunk];
 #pragma unroll
-    for (int k = 0; k < 8; ++k) x[k] = kIsV ? decode_v8(codes[k], scale) : decode_m8(codes[k], scale);
+    for (int k = 0; k < 8; ++k) {
+      const auto code = static_cast<std::uint8_t>(packed[k / 4] >> (8 * (k % 4)));
+      x[k] = kIsV ? decode_v8(code, scale) : decode_m8(code, scale);
+    }
   } else {
     load8(static_cast<const State*>(from), s, x);
   }
 }
 
-template <typename State, bool kIsV>
-__device__ inline void store_moment(const KernelArgs& args, std::uint64_t key, std::int64_t chunk, const Span& s,
+template <typename State, bool kIsV, bool kVector>
+__device__ inline void store_moment(const KernelArgs& args, const Philox4& random, std::int64_t chunk, const Span<kVector>& s,
                                     const float (&x)[8]) {
   void* to = kIsV ? args.v : args.m;
   constexpr RoundingStream kStream = kIsV ? RoundingStream::v : RoundingStream::m;
   if constexpr (std::is_same_v<State, float>) {
     store8(static_cast<float*>(to), s, x);
   } else if constexpr (std::is_same_v<State, bf16>) {
-    store_bf16(args, key, kStream, to, s, x);
+    store_bf16<kStream>(args, random, to, s, x);
   } else {
     std::uint32_t bits = 0;
 #pragma unroll
@@ -150,48 +246,65 @@ __device__ inline void store_moment(const KernelArgs& args, std::uint64_t key, s
     const MomentScale scale = moment_scale(__uint_as_float(warp_max(bits)), kIsV ? kVCodeMax : kMCodeMax);
     // Every lane has read the old scale: warp_max above is a barrier of the warp.
     if (threadIdx.x % kWarp == 0) (kIsV ? args.v_scale : args.m_scale)[chunk] = scale.scale;
-    const Philox4 random = draw(args, key, s, kStream);
-    std::uint8_t codes[8];
+    std::uint32_t packed[2] = {};
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
-      const std::uint16_t r = rounding_bits(random, static_cast<std::uint64_t>(k));
-      codes[k] = kIsV ? encode_v8(x[k], scale.inverse, r) : encode_m8(x[k], scale.inverse, r);
+      const std::uint16_t r = rounding_bits(random, static_cast<std::uint64_t>(k), kStream);
+      const std::uint32_t code = kIsV ? encode_v8(x[k], scale.inverse, r) : encode_m8(x[k], scale.inverse, r);
+      packed[k / 4] |= code << (8 * (k % 4));
     }
-    store_words(static_cast<std::uint8_t*>(to), s, codes);
+    store_words(static_cast<std::uint8_t*>(to), s, packed);
   }
 }
 
-template <typename P>
-__device__ inline void load_param(const KernelArgs& args, const Span& s, float (&x)[8]) {
+template <typename P, bool kVector>
+__device__ inline void load_param(const KernelArgs& args, const Span<kVector>& s, float (&x)[8]) {
   if constexpr (std::is_same_v<P, bf16>) {
     if (args.remainder != nullptr) {
-      std::uint16_t hi[8], lo[8];
+      std::uint32_t hi[4], lo[4];
       load_words(static_cast<const std::uint16_t*>(args.param), s, hi);
       load_words(static_cast<const std::uint16_t*>(args.remainder), s, lo);
 #pragma unroll
-      for (int k = 0; k < 8; ++k) x[k] = join_master(SplitFloat{hi[k], lo[k]});
+      for (int k = 0; k < 8; ++k) x[k] = join_master(SplitFloat{half_of(hi, k), half_of(lo, k)});
       return;
     }
   }
   load8(static_cast<const P*>(args.param), s, x);
 }
 
-template <typename P>
-__device__ inline void store_param(const KernelArgs& args, std::uint64_t key, const Span& s, const float (&x)[8]) {
+template <typename P, bool kVector>
+__device__ inline void store_param(const KernelArgs& args, const Philox4& random, const Span<kVector>& s, const float (&x)[8]) {
   if constexpr (std::is_same_v<P, float>) {
     store8(static_cast<float*>(args.param), s, x);
   } else if (args.remainder != nullptr) {
-    std::uint16_t hi[8], lo[8];
+    std::uint32_t hi[4], lo[4];
 #pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      const SplitFloat both = split_master(x[k]);
-      hi[k] = both.hi, lo[k] = both.lo;
+    for (int w = 0; w < 4; ++w) {
+      const SplitFloat a = split_master(x[2 * w]), b = split_master(x[2 * w + 1]);
+      hi[w] = a.hi | static_cast<std::uint32_t>(b.hi) << 16;
+      lo[w] = a.lo | static_cast<std::uint32_t>(b.lo) << 16;
     }
     store_words(static_cast<std::uint16_t*>(args.param), s, hi);
     store_words(args.remainder, s, lo);
   } else {
-    store_bf16(args, key, RoundingStream::param, args.param, s, x);
+    store_bf16<RoundingStream::param>(args, random, args.param, s, x);
   }
+}
+
+template <typename P, typename G, typename State, bool kVector>
+__device__ inline void update_span(const KernelArgs& args, const AdamwFactors& factors, std::uint64_t key,
+                                   std::int64_t chunk, const Span<kVector>& s) {
+  float param[8], grad[8], m[8], v[8];
+  load8(static_cast<const G*>(args.grad), s, grad);
+  load_param<P>(args, s, param);
+  load_moment<State, false>(args, chunk, s, m);
+  load_moment<State, true>(args, chunk, s, v);
+  // While the loads are under way. Compiled out where nothing is rounded.
+  const Philox4 random = rounding_words(key, args.param_index, s.element);
+  adamw_elements(factors, grad, param, m, v);
+  store_param<P>(args, random, s, param);
+  store_moment<State, false>(args, random, chunk, s, m);
+  store_moment<State, true>(args, random, chunk, s, v);
 }
 
 // A warp takes chunks of 256 elements, aligned in the whole parameter, and strides over the grid; a thread 8
@@ -199,7 +312,7 @@ __device__ inline void store_param(const KernelArgs& args, std::uint64_t key, co
 // ends of a piece go one element at a time. Nothing is shared between threads but the chunk's maximum, so the order
 // does not matter.
 template <typename P, typename G, typename State>
-__global__ void __launch_bounds__(kThreads) adamw_kernel(KernelArgs args) {
+__global__ void __launch_bounds__(kThreads, 3) adamw_kernel(KernelArgs args) {
   __shared__ AdamwFactors shared_factors;
   if (args.scalars->step_ok == 0) return;
   if (threadIdx.x == 0) shared_factors = adamw_factors(args.hyper, *args.scalars);
@@ -212,25 +325,18 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(KernelArgs args) {
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * (kThreads / kWarp);
   std::int64_t chunk = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   for (; chunk < chunks; chunk += step) {
-    Span s;
-    s.begin = chunk * kMomentBlock - lead + lane * kPerThread;
-    s.element = args.element_offset + static_cast<std::uint64_t>(s.begin);  // wraps back above zero where begin < 0
-    s.valid = 0;
+    const std::int64_t first = chunk * kMomentBlock - lead, begin = first + lane * kPerThread;
+    const std::uint64_t element = args.element_offset + static_cast<std::uint64_t>(begin);  // wraps above zero where begin < 0
+    if (args.vector && first >= 0 && first + kMomentBlock <= args.n) {
+      update_span<P, G, State>(args, factors, key, chunk, Span<true>{begin, 0xFFu, element});
+      continue;
+    }
+    unsigned valid = 0;
 #pragma unroll
     for (int k = 0; k < kPerThread; ++k) {
-      if (s.begin + k >= 0 && s.begin + k < args.n) s.valid |= 1u << k;
+      if (begin + k >= 0 && begin + k < args.n) valid |= 1u << k;
     }
-    s.vector = args.vector && s.valid == 0xFFu;
-    float param[8], grad[8], m[8], v[8];
-    load8(static_cast<const G*>(args.grad), s, grad);
-    load_param<P>(args, s, param);
-    load_moment<State, false>(args, chunk, s, m);
-    load_moment<State, true>(args, chunk, s, v);
-#pragma unroll
-    for (int k = 0; k < kPerThread; ++k) adamw_element(factors, grad[k], param[k], m[k], v[k]);
-    store_param<P>(args, key, s, param);
-    store_moment<State, false>(args, key, chunk, s, m);
-    store_moment<State, true>(args, key, chunk, s, v);
+    update_span<P, G, State>(args, factors, key, chunk, Span<false>{begin, valid, element});
   }
 }
 

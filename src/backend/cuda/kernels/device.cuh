@@ -191,26 +191,24 @@ __device__ inline void raise_amax(float* slot, std::uint32_t bits) {
   if (bits > seen || seen > 0x7F800000u) atomicMax(word, bits);
 }
 
-// encode_fp8 of four values, the first in the low byte. The conversion instruction rounds to nearest even and saturates
-// as core/float8.h does; NaN is left to core/float8.h.
+// encode_fp8 of four values, the first in the low byte. The conversion instruction rounds to nearest even, saturates and
+// makes 0x7F of a NaN, as core/float8.h does.
 template <DType Format>
 __device__ inline std::uint32_t encode4(float a, float b, float c, float d) {
 #if __CUDA_ARCH__ >= 890
-  const float sum = (a + b) + (c + d);
-  if (sum == sum) {
-    std::uint16_t low, high;
-    if constexpr (Format == DType::e4m3) {
-      asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(b), "f"(a));
-      asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));
-    } else {
-      asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(low) : "f"(b), "f"(a));
-      asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));
-    }
-    return static_cast<std::uint32_t>(low) | (static_cast<std::uint32_t>(high) << 16);
+  std::uint16_t low, high;
+  if constexpr (Format == DType::e4m3) {
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(b), "f"(a));
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));
+  } else {
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(low) : "f"(b), "f"(a));
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));
   }
-#endif
+  return static_cast<std::uint32_t>(low) | (static_cast<std::uint32_t>(high) << 16);
+#else
   const auto encode = [](float x) -> std::uint32_t { return Format == DType::e4m3 ? encode_e4m3(x) : encode_e5m2(x); };
   return encode(a) | (encode(b) << 8) | (encode(c) << 16) | (encode(d) << 24);
+#endif
 }
 
 // ---- launching

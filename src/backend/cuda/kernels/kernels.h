@@ -53,6 +53,8 @@ inline bool can_fuse_quantize(const QTensor& out) {
 }
 void rmsnorm_quantize(const RmsnormQuantizeArgs& args, cudaStream_t stream);  // norm.cu
 void swiglu_quantize(const SwigluQuantizeArgs& args, cudaStream_t stream);    // swiglu.cu
+void swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args, cudaStream_t stream);
+void rope_quantize(const RopeQuantizeArgs& args, cudaStream_t stream);        // rope.cu
 
 // decode.cu
 void attention_decode(const AttentionDecodeArgs& args, cudaStream_t stream);

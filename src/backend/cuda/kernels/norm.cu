@@ -257,15 +257,19 @@ __global__ void weight_gradient_kernel(const float* partials, std::int64_t block
 // The matrix y, rounded to A, of quantize_tile.cuh. rstd: f32, of all rows.
 template <typename A, bool Vector>
 struct NormSource {
-  static constexpr bool kVector = Vector;
+  static constexpr bool kVector = Vector, kPair = false;
+  static constexpr int kBlocks = 2;
+  using Raw = Raw8<A>;
   const A* data;
   std::int64_t rows, cols, stride;
   const A* weight;
   const float* rstd;
 
-  __device__ void load8(std::int64_t row, std::int64_t col, float (&v)[8]) const {
+  __device__ const A* at(std::int64_t row, std::int64_t col) const { return data + row * stride + col; }
+  __device__ Raw fetch(const A* at, int r) const { return fetch8(at + r * stride); }
+  __device__ void values(const Raw& raw, std::int64_t row, std::int64_t col, float (&v)[8]) const {
     float w[8];
-    load<8>(data + row * stride + col, v);
+    unpack8(raw, v);
     load<8>(weight + col, w);
     const float factor = rstd[row];
 #pragma unroll
@@ -376,7 +380,7 @@ void rmsnorm_quantize(const RmsnormQuantizeArgs& args, cudaStream_t stream) {
     check_launch("rmsnorm_quantize (rstd)");
     const A *data = args.x.as<const A>(), *weight = args.weight.as<const A>();
     const float* rstd = args.rstd.as<const float>();
-    if (vector && cols % 8 == 0 && (stride % 8 == 0 || rows <= 1)) {
+    if (vectors_of_8(data, rows, cols, stride) && aligned(weight, 16)) {
       launch_quantize(NormSource<A, true>{data, rows, cols, stride, weight, rstd}, args.out, count_of(args.num_rows),
                       true, nullptr, stream);
     } else {

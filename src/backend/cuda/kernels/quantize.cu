@@ -9,18 +9,6 @@
 namespace llmfp8::cuda {
 namespace {
 
-template <typename A, bool Vector>
-struct PlainSource {
-  static constexpr bool kVector = Vector;
-  const A* data;
-  std::int64_t rows, cols, stride;
-
-  __device__ void load8(std::int64_t row, std::int64_t col, float (&v)[8]) const {
-    load<8>(data + row * stride + col, v);
-  }
-  __device__ float load1(std::int64_t row, std::int64_t col) const { return as_float(data[row * stride + col]); }
-};
-
 constexpr int kAmaxThreads = 256;
 constexpr int kAmaxBlocks = 132 * 8;  // at most; one partial each
 static_assert(kAmaxBlocks * sizeof(std::uint32_t) <= kWorkspaceBytes);
@@ -270,7 +258,7 @@ void quantize_as(const Tensor& x, const std::int32_t* num_rows, const QTensor& o
     }
   };
   const A* data = x.as<const A>();
-  if (aligned(data, 16) && x.cols() % 8 == 0 && (x.row_stride % 8 == 0 || x.rows() <= 1)) {
+  if (vectors_of_8(data, x.rows(), x.cols(), x.row_stride)) {
     cast(PlainSource<A, true>{data, x.rows(), x.cols(), x.row_stride});
   } else {
     cast(PlainSource<A, false>{data, x.rows(), x.cols(), x.row_stride});

@@ -1,10 +1,17 @@
 // One tile of 128 x 128 values from a source to per-tensor FP8 codes, row-wise and transposed, in one pass, with the
-// amax as by-product. Included by quantize.cu, norm.cu and swiglu.cu, whose sources differ in where a value comes from.
+// amax as by-product. Included by the .cu files whose sources differ in where a value comes from.
 //
-// A source has: `rows`, `cols` (the matrix), kVector (whole vectors of 8 values may be taken: 16-byte aligned, cols % 8
-// == 0), `load8(row, col, v)` and `load1(row, col)`: values in fp32 that are rounded to the activation dtype already.
+// A source describes a matrix [rows, cols] of values that are rounded to the activation dtype already:
+//   kVector: whole vectors of 8 values may be taken (16-byte aligned, cols % 8 == 0). kPair: see below.
+//   Raw: what a thread loads for 8 values of a row; `fetch(at, r)` loads it r rows behind the place `at(row, col)`,
+//   `values(raw, row, col, v)` makes fp32 of it. `load1(row, col)` is one value, where kVector is not set. kBlocks: blocks that a multiprocessor shall hold, which bounds
+//   the registers: latency is hidden by other blocks.
+// A pair source makes columns c and cols/2 + c of its matrix from the same inputs: `values(raw, row, c, first, second)`,
+// `load_pair(row, c, first, second)`. Its tiles take 64 columns c.
 //
-// Block: 256 threads, a warp takes 32 rows x 64 columns as two patches of 32 x 32, a thread 4 rows x 8 columns of each.
+// A thread takes 4 rows x 8 columns: a block has 512 threads (16 warps of 32 rows x 32 columns), or 256 for a pair, whose
+// threads make two such patches. A thread's loads are all under way before it computes, and few registers let several
+// blocks share a multiprocessor: the kernel is bound by what is under way.
 // Four codes of a column form a 32-bit word (byte permutes), which goes to shared memory at [column][row / 4]; a column
 // has 33 words there, so that neither the writes (lanes: 4 columns 8 apart x 8 row groups) nor the reads (4 columns x 8
 // groups of 4 words) meet in a bank. Every output byte is written by one thread; nothing depends on the order of blocks
@@ -17,7 +24,8 @@
 namespace llmfp8::cuda {
 
 inline constexpr int kTile = 128;
-inline constexpr int kTileThreads = 256;
+template <typename Source>
+inline constexpr int kTileThreads = Source::kPair ? 256 : 512;
 inline constexpr int kTileStride = kTile / 4 + 1;  // words of a column in shared memory
 
 // Where codes go. rowwise [rows, cols], columnwise [cols, rows]; null: not wanted.
@@ -59,26 +67,67 @@ __device__ inline void transpose4(const std::uint32_t (&in)[4], std::uint32_t (&
   out[3] = __byte_perm(c, d, 0x7632);
 }
 
+// 8 stored values of a row, as loaded.
+template <typename A>
+struct Raw8 {
+  uint4 part[sizeof(A) / 2];
+};
+
+// Data that this kernel alone reads, once: not kept in the first-level cache.
+__device__ inline uint4 load_once(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
+  return v;
+}
+
+template <typename A>
+__device__ inline Raw8<A> fetch8(const A* from) {
+  Raw8<A> raw;
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(A) / 2); ++i) raw.part[i] = load_once(from + i * kVector<A>);
+  return raw;
+}
+
+__device__ inline void unpack8(const Raw8<bf16>& raw, float (&v)[8]) { unpack(raw.part[0], v); }
+__device__ inline void unpack8(const Raw8<float>& raw, float (&v)[8]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    v[4 * i] = __uint_as_float(raw.part[i].x), v[4 * i + 1] = __uint_as_float(raw.part[i].y);
+    v[4 * i + 2] = __uint_as_float(raw.part[i].z), v[4 * i + 3] = __uint_as_float(raw.part[i].w);
+  }
+}
+
+// A matrix as it lies in memory.
+template <typename A, bool Vector>
+struct PlainSource {
+  static constexpr bool kVector = Vector, kPair = false;
+  static constexpr int kBlocks = 3;
+  using Raw = Raw8<A>;
+  const A* data;
+  std::int64_t rows, cols, stride;
+
+  __device__ const A* at(std::int64_t row, std::int64_t col) const { return data + row * stride + col; }
+  __device__ Raw fetch(const A* at, int r) const { return fetch8(at + r * stride); }
+  __device__ void values(const Raw& raw, std::int64_t, std::int64_t, float (&v)[8]) const { unpack8(raw, v); }
+  __device__ float load1(std::int64_t row, std::int64_t col) const { return as_float(data[row * stride + col]); }
+};
+
+// Whether rows of a matrix can be taken as vectors of 8.
+inline bool vectors_of_8(const void* data, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
+  return aligned(data, 16) && cols % 8 == 0 && (stride % 8 == 0 || rows <= 1);
+}
+
 // v: the values at (row, col .. col + 7); zero at and beyond `live` rows and beyond the matrix.
 template <typename Source>
 __device__ inline void load_patch_row(const Source& source, std::int64_t live, std::int64_t row, std::int64_t col,
                                       float (&v)[8]) {
-  if (row < live && (Source::kVector ? col < source.cols : col + 8 <= source.cols)) {
-    if constexpr (Source::kVector) {
-      source.load8(row, col, v);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) v[i] = source.load1(row, col + i);
-    }
-    return;
+  if (Source::kVector) {
+    if (row < live && col < source.cols) return source.values(source.fetch(source.at(row, col), 0), row, col, v);
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    v[i] = 0.0f;
-    if constexpr (!Source::kVector) {
-      if (row < live && col + i < source.cols) v[i] = source.load1(row, col + i);
-    }
-  }
+  for (int i = 0; i < 8; ++i) v[i] = !Source::kVector && row < live && col + i < source.cols ? source.load1(row, col + i) : 0.0f;
 }
 
 __device__ inline void store_rowwise(const CodeOutputs& out, std::int64_t row, std::int64_t col, std::int64_t cols,
@@ -94,17 +143,39 @@ __device__ inline void store_rowwise(const CodeOutputs& out, std::int64_t row, s
   }
 }
 
+// Where the columns of a tile lie in the matrix: patch p of column group `half` begins at column(p, half).
+template <typename Source>
+struct TileColumns {
+  std::int64_t first;   // of the tile, in the source's columns
+  std::int64_t limit;   // columns of the source: cols, or cols / 2 of a pair
+  std::int64_t second;  // how far the second of a pair lies behind the first
+
+  __device__ TileColumns(const Source& source, std::int64_t tile)
+      : first(tile * (Source::kPair ? kTile / 2 : kTile)),
+        limit(Source::kPair ? source.cols / 2 : source.cols),
+        second(source.cols / 2) {}
+
+  // Of column c of the tile in shared memory (half * 64 + patch * 32 + x); limit or more: outside.
+  __device__ std::int64_t in_source(int c) const {
+    return first + (Source::kPair ? c / 64 * 32 + c % 32 : c);
+  }
+  __device__ std::int64_t in_output(int c) const { return in_source(c) + (Source::kPair && c / 32 % 2 != 0 ? second : 0); }
+};
+
 // codes: u32 [kTile * kTileStride] of shared memory, 4 codes (rows) a word. Every thread of the block calls it.
+template <typename Source>
 __device__ inline void store_columnwise(const CodeOutputs& out, const std::uint32_t* codes, std::int64_t row0,
-                                        std::int64_t col0, std::int64_t rows, std::int64_t cols) {
+                                        const TileColumns<Source>& columns, std::int64_t rows) {
   constexpr int kPieces = kTile / 16;  // of a column, 16 bytes each
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
   const std::int64_t row = row0 + 16 * piece;
   if (row >= rows) return;
-  for (int c = static_cast<int>(threadIdx.x) / kPieces; c < kTile && col0 + c < cols; c += kTileThreads / kPieces) {
+#pragma unroll
+  for (int c = static_cast<int>(threadIdx.x) / kPieces; c < kTile; c += kTileThreads<Source> / kPieces) {
+    if (columns.in_source(c) >= columns.limit) continue;
     const std::uint32_t* words = codes + c * kTileStride + 4 * piece;
     const uint4 sixteen = make_uint4(words[0], words[1], words[2], words[3]);
-    std::uint8_t* to = out.columnwise + (col0 + c) * out.columnwise_stride + row;
+    std::uint8_t* to = out.columnwise + columns.in_output(c) * out.columnwise_stride + row;
     if (out.columnwise_vector && row + 16 <= rows) {
       *reinterpret_cast<uint4*>(to) = sixteen;
     } else {
@@ -113,55 +184,101 @@ __device__ inline void store_columnwise(const CodeOutputs& out, const std::uint3
   }
 }
 
-// Tile (row0, col0); returns the thread's largest magnitude as bits. codes: as above; the caller puts a barrier between
-// the end of one tile and the next one.
+// The codes of 8 values of a row. best: inout largest magnitude; a NaN is passed over by the maximum, its code is 0x7F.
+template <DType Format>
+__device__ inline void encode8(const float (&v)[8], float scale, bool is_live, float& best, std::uint32_t& low,
+                               std::uint32_t& high) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) best = fmaxf(best, fabsf(v[i]));
+  low = encode4<Format>(v[0] * scale, v[1] * scale, v[2] * scale, v[3] * scale);
+  high = encode4<Format>(v[4] * scale, v[5] * scale, v[6] * scale, v[7] * scale);
+  // A tail's values are +0, but 0 * scale would be NaN for an infinite scale.
+  if (!is_live) low = high = 0u;
+}
+
+// 4 rows x 8 columns of codes into shared memory, transposed. column: in the tile; row: in the tile, a multiple of 4.
+__device__ inline void put_codes(std::uint32_t* codes, int column, int row, const std::uint32_t (&low)[4],
+                                 const std::uint32_t (&high)[4]) {
+  std::uint32_t words[4];
+  transpose4(low, words);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) codes[(column + i) * kTileStride + row / 4] = words[i];
+  transpose4(high, words);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) codes[(column + 4 + i) * kTileStride + row / 4] = words[i];
+}
+
+// Tile (row0, tile); returns the thread's largest magnitude. codes: as above; the caller puts a barrier between the end
+// of one tile and the next one.
 template <DType Format, typename Source>
-__device__ inline std::uint32_t quantize_tile(const Source& source, const CodeOutputs& out, std::int64_t live,
-                                              float scale, std::int64_t row0, std::int64_t col0, std::uint32_t* codes) {
+__device__ inline float quantize_tile(const Source& source, const CodeOutputs& out, std::int64_t live, float scale,
+                                      std::int64_t row0, std::int64_t tile, std::uint32_t* codes) {
+  constexpr int kPatches = Source::kPair ? 2 : 1;
+  const TileColumns<Source> columns(source, tile);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int local_row = (warp % 4) * 32 + (lane / 4) * 4;
-  std::uint32_t best = 0;
-#pragma unroll
-  for (int patch = 0; patch < 2; ++patch) {
-    const int local_col = (warp / 4) * 64 + patch * 32 + (lane % 4) * 8;
-    const std::int64_t row = row0 + local_row, col = col0 + local_col;
-    float v[4][8];
-#pragma unroll
-    for (int r = 0; r < 4; ++r) load_patch_row(source, live, row + r, col, v[r]);
-    std::uint32_t low[4], high[4];
+  const int local_col = (warp / 4) * 32 * kPatches + (lane % 4) * 8;
+  const std::int64_t row = row0 + local_row, col = columns.in_source(local_col);
+  const int rows_left = static_cast<int>(min(source.rows - row, std::int64_t{4}));  // that exist, of the thread's
+  const int rows_live = static_cast<int>(min(live - row, std::int64_t{4}));         // that are not tail
+  const bool inside = col < columns.limit;
+  float best = 0.0f;
+  std::uint32_t low[kPatches][4], high[kPatches][4];
+  typename Source::Raw raw[4];
+  if constexpr (Source::kVector) {
+    const auto at = source.at(row, col);
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
+      if (inside && r < rows_live) raw[r] = source.fetch(at, r);
+    }
+  }
 #pragma unroll
-      for (int i = 0; i < 8; ++i) best = max(best, amax_bits(v[r][i]));
-      low[r] = encode4<Format>(v[r][0] * scale, v[r][1] * scale, v[r][2] * scale, v[r][3] * scale);
-      high[r] = encode4<Format>(v[r][4] * scale, v[r][5] * scale, v[r][6] * scale, v[r][7] * scale);
-      // A tail's values are +0, but 0 * scale would be NaN for an infinite scale.
-      if (row + r >= live) low[r] = high[r] = 0u;
-      if (out.rowwise != nullptr && row + r < source.rows && col < source.cols) {
-        store_rowwise(out, row + r, col, source.cols, low[r], high[r]);
+  for (int r = 0; r < 4; ++r) {
+    float v[kPatches][8] = {};
+    if constexpr (Source::kVector) {
+      if (inside && r < rows_live) {
+        if constexpr (Source::kPair) {
+          source.values(raw[r], row + r, col, v[0], v[1]);
+        } else {
+          source.values(raw[r], row + r, col, v[0]);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (r >= rows_live || col + i >= columns.limit) continue;
+        if constexpr (Source::kPair) {
+          source.load_pair(row + r, col + i, v[0][i], v[1][i]);
+        } else {
+          v[0][i] = source.load1(row + r, col + i);
+        }
       }
     }
-    if (out.columnwise != nullptr) {
-      std::uint32_t words[4];
-      transpose4(low, words);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) codes[(local_col + i) * kTileStride + local_row / 4] = words[i];
-      transpose4(high, words);
+    for (int p = 0; p < kPatches; ++p) encode8<Format>(v[p], scale, r < rows_live, best, low[p][r], high[p][r]);
+  }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) codes[(local_col + 4 + i) * kTileStride + local_row / 4] = words[i];
+  for (int p = 0; p < kPatches; ++p) {
+    if (out.rowwise != nullptr && inside) {
+      const std::int64_t out_col = col + p * columns.second, end = p == 0 ? columns.limit : source.cols;
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        if (r < rows_left) store_rowwise(out, row + r, out_col, end, low[p][r], high[p][r]);
+      }
     }
+    if (out.columnwise != nullptr) put_codes(codes, local_col + 32 * p, local_row, low[p], high[p]);
   }
   if (out.columnwise != nullptr) {
     __syncthreads();
-    store_columnwise(out, codes, row0, col0, source.rows, source.cols);
+    store_columnwise(out, codes, row0, columns, source.rows);
   }
   return best;
 }
 
-// The whole matrix, a block a tile: grid (ceil(cols / 128), ceil(rows / 128) up to 65535, then strided).
+// The whole matrix, a block a tile: grid (tiles across, ceil(rows / 128) up to 65535, then strided).
 // scale: f32 [1] in device memory.
 template <DType Format, typename Source>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads<Source>, Source::kBlocks)
     quantize_kernel(Source source, CodeOutputs out, const std::int32_t* num_rows, const float* scale,
                     const StepScalars* scalars) {
   __shared__ std::uint32_t codes[kTile * kTileStride];
@@ -169,31 +286,32 @@ __global__ void __launch_bounds__(kTileThreads)
   if (scalars != nullptr && scalars->step_ok == 0) return;
   const std::int64_t live = live_rows(num_rows, source.rows);
   const float factor = *scale;
-  const std::int64_t col0 = static_cast<std::int64_t>(blockIdx.x) * kTile;
-  std::uint32_t best = 0;
+  float best = 0.0f;
   for (std::int64_t row0 = static_cast<std::int64_t>(blockIdx.y) * kTile; row0 < source.rows;
        row0 += static_cast<std::int64_t>(gridDim.y) * kTile) {
-    best = max(best, quantize_tile<Format>(source, out, live, factor, row0, col0, codes));
+    best = fmaxf(best, quantize_tile<Format>(source, out, live, factor, row0, blockIdx.x, codes));
     __syncthreads();
   }
   if (out.amax == nullptr) return;
-  best = block_max(best, room);
-  if (threadIdx.x == 0) raise_amax(out.amax, best);
+  const std::uint32_t largest = block_max(__float_as_uint(best), room);
+  if (threadIdx.x == 0) raise_amax(out.amax, largest);
 }
 
+// with_amax: out.amax, where there is one, is raised.
 template <typename Source>
 void launch_quantize(const Source& source, const QTensor& out, const std::int32_t* num_rows, bool with_amax,
                      const StepScalars* scalars, cudaStream_t stream) {
   if (source.rows == 0 || source.cols == 0) return;
   CodeOutputs outputs = code_outputs(out);
   if (!with_amax) outputs.amax = nullptr;
-  const dim3 grid(static_cast<unsigned>(ceil_div(source.cols, kTile)),
+  const std::int64_t across = Source::kPair ? ceil_div(source.cols / 2, kTile / 2) : ceil_div(source.cols, kTile);
+  const dim3 grid(static_cast<unsigned>(across),
                   static_cast<unsigned>(std::min<std::int64_t>(ceil_div(source.rows, kTile), 65535)));
   const float* scale = out.scale.as<const float>();
   if (out.format == DType::e4m3) {
-    quantize_kernel<DType::e4m3><<<grid, kTileThreads, 0, stream>>>(source, outputs, num_rows, scale, scalars);
+    quantize_kernel<DType::e4m3><<<grid, kTileThreads<Source>, 0, stream>>>(source, outputs, num_rows, scale, scalars);
   } else {
-    quantize_kernel<DType::e5m2><<<grid, kTileThreads, 0, stream>>>(source, outputs, num_rows, scale, scalars);
+    quantize_kernel<DType::e5m2><<<grid, kTileThreads<Source>, 0, stream>>>(source, outputs, num_rows, scale, scalars);
   }
   check_launch("quantize");
 }

@@ -24,6 +24,15 @@ __device__ inline float swiglu_value(float gate, float up) {
   return gate * sigmoid<A>(gate) * up;
 }
 
+// gate, up: the inputs, become their gradients. d: gradient of y.
+template <typename A>
+__device__ inline void swiglu_gradient(float& gate, float& up, float d) {
+  const float s = sigmoid<A>(gate), silu = gate * s;
+  const float d_gate = d * up * (s + silu * (1.0f - s));
+  up = d * silu;
+  gate = d_gate;
+}
+
 // Grid: x over the columns of a row, y strides over rows; a thread takes N columns.
 template <typename A, int N>
 __global__ void __launch_bounds__(256)
@@ -69,13 +78,9 @@ __global__ void __launch_bounds__(256)
     load<N>(from + dy.cols, u);
     load<N>(dy.row(row) + c, d);
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float s = sigmoid<A>(g[i]), silu = g[i] * s;
-      u[i] = d[i] * u[i] * (s + silu * (1.0f - s));
-      d[i] = d[i] * silu;
-    }
-    store<N>(u, to);
-    store<N>(d, to + dy.cols);
+    for (int i = 0; i < N; ++i) swiglu_gradient<A>(g[i], u[i], d[i]);
+    store<N>(g, to);
+    store<N>(u, to + dy.cols);
   }
 }
 
@@ -96,21 +101,69 @@ Launch row_launch(std::int64_t vectors, std::int64_t rows) {
 // The matrix y, rounded to A, of quantize_tile.cuh.
 template <typename A, bool Vector>
 struct SwigluSource {
-  static constexpr bool kVector = Vector;
+  static constexpr bool kVector = Vector, kPair = false;
+  static constexpr int kBlocks = 2;
+  struct Raw {
+    Raw8<A> gate, up;
+  };
   const A* gate_up;
   std::int64_t rows, cols, stride;
 
-  __device__ void load8(std::int64_t row, std::int64_t col, float (&v)[8]) const {
-    const A* from = gate_up + row * stride + col;
+  __device__ const A* at(std::int64_t row, std::int64_t col) const { return gate_up + row * stride + col; }
+  __device__ Raw fetch(const A* at, int r) const {
+    const A* from = at + r * stride;
+    return {fetch8(from), fetch8(from + cols)};
+  }
+  __device__ void values(const Raw& raw, std::int64_t, std::int64_t, float (&v)[8]) const {
     float u[8];
-    load<8>(from, v);
-    load<8>(from + cols, u);
+    unpack8(raw.gate, v), unpack8(raw.up, u);
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] = round_to<A>(swiglu_value<A>(v[i], u[i]));
   }
   __device__ float load1(std::int64_t row, std::int64_t col) const {
     const A* from = gate_up + row * stride + col;
     return round_to<A>(swiglu_value<A>(as_float(from[0]), as_float(from[cols])));
+  }
+};
+
+// The matrix d_gate_up, rounded to A: a pair, d_gate and d_up from the same gate, up and dy.
+template <typename A, bool Vector>
+struct SwigluBackwardSource {
+  static constexpr bool kVector = Vector, kPair = true;
+  static constexpr int kBlocks = 2;
+  struct Raw {
+    Raw8<A> gate, up, dy;
+  };
+  const A* gate_up;
+  const A* dy;
+  std::int64_t rows, cols, stride, dy_stride;  // cols: of d_gate_up
+
+  struct At {
+    const A *gate, *dy;
+  };
+  __device__ At at(std::int64_t row, std::int64_t col) const {
+    return {gate_up + row * stride + col, dy + row * dy_stride + col};
+  }
+  __device__ Raw fetch(const At& at, int r) const {
+    const A* from = at.gate + r * stride;
+    return {fetch8(from), fetch8(from + cols / 2), fetch8(at.dy + r * dy_stride)};
+  }
+  __device__ void values(const Raw& raw, std::int64_t, std::int64_t, float (&d_gate)[8], float (&d_up)[8]) const {
+    float d[8];
+    unpack8(raw.gate, d_gate), unpack8(raw.up, d_up), unpack8(raw.dy, d);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) backward(d_gate[i], d_up[i], d[i]);
+  }
+  __device__ void load_pair(std::int64_t row, std::int64_t col, float& d_gate, float& d_up) const {
+    const A* from = gate_up + row * stride + col;
+    d_gate = as_float(from[0]), d_up = as_float(from[cols / 2]);
+    backward(d_gate, d_up, as_float(dy[row * dy_stride + col]));
+  }
+
+ private:
+  static __device__ void backward(float& gate, float& up, float d) {
+    swiglu_gradient<A>(gate, up, d);
+    gate = round_to<A>(gate), up = round_to<A>(up);
   }
 };
 
@@ -151,12 +204,31 @@ void swiglu_quantize(const SwigluQuantizeArgs& args, cudaStream_t stream) {
   with_activation(args.gate_up.dtype, [&](auto a) {
     using A = decltype(a);
     const A* data = args.gate_up.as<const A>();
-    if (aligned(data, 16) && cols % 8 == 0 && (stride % 8 == 0 || rows <= 1)) {
+    if (vectors_of_8(data, rows, cols, stride)) {
       launch_quantize(SwigluSource<A, true>{data, rows, cols, stride}, args.out, count_of(args.num_rows), true, nullptr,
                       stream);
     } else {
       launch_quantize(SwigluSource<A, false>{data, rows, cols, stride}, args.out, count_of(args.num_rows), true,
                       nullptr, stream);
+    }
+  });
+}
+
+void swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args, cudaStream_t stream) {
+  CHECK(can_fuse_quantize(args.out), "swiglu_backward_quantize: this scaling is not fused");
+  if (!args.out.quantized()) return swiglu_backward({args.dy, args.gate_up, args.num_rows, args.out.rowwise}, stream);
+  const std::int64_t rows = args.dy.rows(), half = args.dy.cols(), stride = args.gate_up.row_stride;
+  with_activation(args.dy.dtype, [&](auto a) {
+    using A = decltype(a);
+    const A *gate_up = args.gate_up.as<const A>(), *dy = args.dy.as<const A>();
+    const auto launch = [&](auto vector) {
+      const SwigluBackwardSource<A, vector()> source{gate_up, dy, rows, 2 * half, stride, args.dy.row_stride};
+      launch_quantize(source, args.out, count_of(args.num_rows), true, nullptr, stream);
+    };
+    if (vectors_of_8(gate_up, rows, half, stride) && vectors_of_8(dy, rows, half, args.dy.row_stride)) {
+      launch(std::true_type());
+    } else {
+      launch(std::false_type());
     }
   });
 }
