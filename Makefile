@@ -44,11 +44,14 @@ fuzz: setup-fuzz
 	@cmake --preset fuzz --log-level=WARNING >/dev/null
 	@tools/fuzz.sh build-fuzz
 
-bundle: setup-bundle build
+# Without CUDA: its libraries are ten times the size of a bundle, and a machine that has them can build.
+bundle: setup-bundle
+	@cmake --preset bundle --log-level=WARNING >/dev/null
+	@cmake --build build-bundle --parallel $(JOBS)
 	@tools/bundle.sh
 
 clean:
-	rm -rf build build-debug build-asan build-fuzz dist $(PROGRAMS)
+	rm -rf build build-debug build-asan build-bundle build-fuzz dist $(PROGRAMS)
 
 setup-%:
 	@tools/setup.sh $*

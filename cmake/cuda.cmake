@@ -1,4 +1,4 @@
-# The CUDA language and its flags, for builds with LLMFP8_CUDA. Included after llmfp8.cmake.
+# The CUDA language and its flags, for builds with LLMFP8_WITH_CUDA. Included after llmfp8.cmake.
 set(CMAKE_CUDA_ARCHITECTURES ${LLMFP8_CUDA_ARCHITECTURES})
 if(CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})

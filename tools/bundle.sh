@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-build=build
+build=build-bundle
 out=dist/llm-fp8
 limit_bytes=$((50 * 1000 * 1000))
 programs=(train_fp8 train_multi_gpu llm-fp8)

@@ -22,6 +22,10 @@ case $mode in
   *) die "tools/setup.sh $mode: unknown mode; one of build, test, demo, bundle, format, fuzz is wanted" ;;
 esac
 
+# The CUDA backend is built where a toolkit is; the headers of cuDNN's frontend come from a wheel.
+has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
+case $mode in build | test | demo) ! has_nvcc || wheels+=(cuda) ;; esac
+
 install_packages() {
   if ! command -v dpkg-query >/dev/null; then
     say "no dpkg here: this system is untested. What Debian 12 calls ${packages[*]} must be installed already."
@@ -96,4 +100,12 @@ link_model() {
 
 install_packages
 install_wheels
-case $mode in build | test | demo | bundle) say "ready. CPU-only build: no CUDA toolkit is used." ;; esac
+case $mode in
+  bundle) say "ready. The bundle is for the CPU." ;;
+  build | test | demo)
+    if has_nvcc; then
+      say "ready. A CUDA toolkit is here: the CUDA backend is built too."
+    else
+      say "ready. No CUDA toolkit is here: a CPU-only build."
+    fi ;;
+esac

@@ -216,6 +216,12 @@ struct CrossEntropyArgs {
   Tensor token_loss;  // out f32 [rows]
 };
 
+// cross_entropy with its gradient straight to the form that products read. The logits hold anything afterwards.
+struct CrossEntropyQuantizeArgs {
+  CrossEntropyArgs loss;  // with_gradient
+  QTensor out;            // out, shape of the logits, quantised or not; not quantised: the logits themselves
+};
+
 // The next token of each sequence. temperature 0: the largest logit (the lowest id among equals). Else a draw from
 // softmax(logits / temperature) restricted to the smallest set of tokens with probability >= top_p.
 struct SampleArgs {

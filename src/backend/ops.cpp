@@ -77,6 +77,14 @@ void check_attention(const char* op, const AttentionShape& s) {
         "{}: {} heads, {} kv heads, head_dim {}", op, s.num_heads, s.num_kv_heads, s.head_dim);
 }
 
+void check_cross_entropy(const CrossEntropyArgs& args) {
+  const std::int64_t rows = args.labels.numel();
+  check_activation("cross_entropy", "logits", args.logits, rows, args.logits.cols());
+  check_vector("cross_entropy", "labels", args.labels, DType::i32, rows);
+  check_vector("cross_entropy", "token_loss", args.token_loss, DType::f32, rows);
+  check_count("cross_entropy", args.count);
+}
+
 // Tells an observer of the operation that runs in its scope.
 class Observed {
  public:
@@ -283,11 +291,7 @@ void Ops::scatter_rows(const ScatterRowsArgs& args) {
 }
 
 void Ops::cross_entropy(const CrossEntropyArgs& args) {
-  const std::int64_t rows = args.labels.numel();
-  check_activation("cross_entropy", "logits", args.logits, rows, args.logits.cols());
-  check_vector("cross_entropy", "labels", args.labels, DType::i32, rows);
-  check_vector("cross_entropy", "token_loss", args.token_loss, DType::f32, rows);
-  check_count("cross_entropy", args.count);
+  check_cross_entropy(args);
   const Observed observed(observer_, info_of("cross_entropy", args.logits));
   do_cross_entropy(args);
 }
@@ -388,12 +392,34 @@ void Ops::rope_quantize(const RopeQuantizeArgs& args) {
   }
 }
 
+void Ops::cross_entropy_quantize(const CrossEntropyQuantizeArgs& args) {
+  const CrossEntropyArgs& loss = args.loss;
+  check_quantized("cross_entropy_quantize", args.out, loss.logits.rows(), loss.logits.cols());
+  CHECK(loss.with_gradient, "cross_entropy_quantize: without a gradient");
+  if (!args.out.quantized()) {
+    cross_entropy(loss);
+  } else if (fuses(FusedOp::cross_entropy_quantize, args.out)) {
+    check_cross_entropy(loss);
+    const ArenaTensor scratch =
+        arena_.take("cross_entropy_quantize scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
+    const Observed observed(observer_, info_of("cross_entropy_quantize", loss.logits));
+    do_cross_entropy_quantize(args, scratch.get().data);
+  } else {
+    cross_entropy(loss);
+    // In a chunk with an offset the count covers all its rows; those beyond the last one that exists are zero already.
+    quantize(loss.logits, loss.count, args.out);
+  }
+}
+
 void Ops::do_rmsnorm_quantize(const RmsnormQuantizeArgs&) { fail("rmsnorm_quantize: said to be fused, but is not"); }
 void Ops::do_swiglu_quantize(const SwigluQuantizeArgs&) { fail("swiglu_quantize: said to be fused, but is not"); }
 void Ops::do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs&) {
   fail("swiglu_backward_quantize: said to be fused, but is not");
 }
 void Ops::do_rope_quantize(const RopeQuantizeArgs&) { fail("rope_quantize: said to be fused, but is not"); }
+void Ops::do_cross_entropy_quantize(const CrossEntropyQuantizeArgs&, void*) {
+  fail("cross_entropy_quantize: said to be fused, but is not");
+}
 
 void Ops::accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) {
   CHECK(is_activation(grad) && grad.contiguous(), "accumulate_sum_of_squares: {} {}", name(grad.dtype), to_string(grad.shape));

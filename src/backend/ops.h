@@ -22,7 +22,7 @@
 
 namespace llmfp8 {
 
-enum class FusedOp : std::uint8_t { rmsnorm_quantize, swiglu_quantize, swiglu_backward_quantize, rope_quantize };
+enum class FusedOp : std::uint8_t { rmsnorm_quantize, swiglu_quantize, swiglu_backward_quantize, rope_quantize, cross_entropy_quantize };
 
 class Ops {
  public:
@@ -87,6 +87,7 @@ class Ops {
   void swiglu_quantize(const SwigluQuantizeArgs& args);
   void swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args);
   void rope_quantize(const RopeQuantizeArgs& args);
+  void cross_entropy_quantize(const CrossEntropyQuantizeArgs& args);
 
   // ---- optimizer step
   // scalars.grad_sum_squares += sum of grad^2. grad: f32 | bf16, any shape. The order of summation depends on the shape alone.
@@ -107,6 +108,7 @@ class Ops {
   virtual std::size_t scratch_bytes(const EmbeddingBackwardArgs&) const { return 0; }
   virtual std::size_t scratch_bytes(const RmsnormBackwardArgs&) const { return 0; }
   virtual std::size_t scratch_bytes(const AttentionArgs&) const { return 0; }
+  virtual std::size_t scratch_bytes(const CrossEntropyQuantizeArgs&) const { return 0; }
   virtual std::size_t scratch_bytes(const AttentionBackwardArgs&) const { return 0; }
 
   virtual void do_zero(const Tensor& out) = 0;
@@ -136,6 +138,7 @@ class Ops {
   virtual void do_swiglu_quantize(const SwigluQuantizeArgs&);
   virtual void do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs&);
   virtual void do_rope_quantize(const RopeQuantizeArgs&);
+  virtual void do_cross_entropy_quantize(const CrossEntropyQuantizeArgs&, void* scratch);
   virtual void do_accumulate_sum_of_squares(const Tensor& grad, StepScalars*) = 0;
   virtual void do_finish_gradient(StepScalars*) = 0;
   virtual void do_adamw(const AdamwArgs&) = 0;

@@ -59,10 +59,15 @@ void head_loss(const PassContext& pass, const Tensor& hidden, StepScalars* scala
     std::vector<ArenaTensor> storage;
     const QTensor input = head_input(pass, rows_in, count, storage);
     linear_forward(pass, {kHead, input, weight, Tensor(), Tensor(), logits}, rows);
-    ops.cross_entropy({logits, labels, count, begin, grads != nullptr, token_loss});
+    const CrossEntropyArgs loss{logits, labels, count, begin, grads != nullptr, token_loss};
+    if (grads == nullptr) {
+      ops.cross_entropy(loss);
+      ops.accumulate_loss(token_loss, count, begin, scalars);
+      continue;
+    }
+    const OutputGradient d_logits(pass, kHead, logits);
+    ops.cross_entropy_quantize({loss, d_logits.get()});
     ops.accumulate_loss(token_loss, count, begin, scalars);
-    if (grads == nullptr) continue;
-    const OutputGradient d_logits = quantize_gradient(pass, kHead, logits, rows);
     linear_backward(pass, {kHead, d_logits.get(), input, weight, d_rows, grads->destination(head)}, rows);
     ops.scatter_rows({d_rows, index, count, begin, d_hidden});
   }

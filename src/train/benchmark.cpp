@@ -9,6 +9,7 @@
 #include "backend/plan/plan_ops.h"
 #include "core/rng.h"
 #include "data/token_store.h"
+#include "model/attention.h"
 
 namespace llmfp8 {
 namespace {
@@ -60,7 +61,7 @@ WorkKind kind_of(const OpInfo& info, std::int64_t vocab_size) {
   if (op == "adamw" || op == "quantize_weight" || op == "accumulate_sum_of_squares" || op == "finish_gradient" || op == "update_scales")
     return WorkKind::optimizer;
   const bool vocabulary = info.rows == vocab_size || info.cols == vocab_size || info.contraction == vocab_size;
-  if (vocabulary || op == "gather_rows" || op == "scatter_rows" || op == "cross_entropy" || op == "accumulate_loss") return WorkKind::head;
+  if (vocabulary || op.starts_with("cross_entropy") || op == "gather_rows" || op == "scatter_rows" || op == "accumulate_loss") return WorkKind::head;
   if (op == "gemm") return WorkKind::gemm;
   if (op.starts_with("attention")) return WorkKind::attention;
   return WorkKind::elementwise;
@@ -118,6 +119,25 @@ class AloneClock {
   Stream& stream_;
 };
 
+// Least time of an operation that may take scratch from an arena.
+template <typename Run>
+double planned_least_ms(Backend& backend, Stream& stream, Run&& run) {
+  const auto phase = [&](Ops& ops) {
+    ops.arena().begin_phase("alone");
+    run(ops);
+    ops.arena().end_phase();
+  };
+  Arena planning;
+  const std::unique_ptr<Ops> shapes = backend.create_ops(stream, planning);
+  PlanOps plan(*shapes, planning);
+  phase(plan);
+  const std::size_t scratch_bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
+  const Buffer scratch = backend.allocate(scratch_bytes, "scratch of one operation");
+  Arena arena(planning.plan(), scratch.data(), scratch_bytes);
+  const std::unique_ptr<Ops> ops = backend.create_ops(stream, arena);
+  return AloneClock(backend, stream).least_ms(10, [&] { phase(*ops); });
+}
+
 using ProductKey = std::tuple<std::int64_t, std::int64_t, std::int64_t, GemmPass, bool>;
 ProductKey key_of(const OpInfo& i) { return {i.rows, i.cols, i.contraction, i.pass, i.fp8}; }
 
@@ -148,20 +168,29 @@ double product_alone_ms(Backend& backend, Stream& stream, const OpInfo& info, co
   args.b = operand(b, b_shape);
   args.out = out.tensor();
   if (info.fp8 && info.pass == GemmPass::fprop) args.accumulation = Accumulation::fast;
-  const auto run = [&](Ops& ops) {
-    ops.arena().begin_phase("product");
-    ops.gemm(args);
-    ops.arena().end_phase();
-  };
-  Arena planning;
-  const std::unique_ptr<Ops> shapes = backend.create_ops(stream, planning);
-  PlanOps plan(*shapes, planning);
-  run(plan);
-  const std::size_t scratch_bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
-  const Buffer scratch = backend.allocate(scratch_bytes, "scratch of a product");
-  Arena arena(planning.plan(), scratch.data(), scratch_bytes);
-  const std::unique_ptr<Ops> ops = backend.create_ops(stream, arena);
-  return AloneClock(backend, stream).least_ms(10, [&] { run(*ops); });
+  return planned_least_ms(backend, stream, [&](Ops& ops) { ops.gemm(args); });
+}
+
+struct AttentionTimes {
+  double forward_ms = 0, backward_ms = 0;
+};
+
+// Attention over the documents of one batch, alone.
+AttentionTimes attention_alone(Backend& backend, Stream& stream, const ModelConfig& config, const HostBatch& host, const BatchLimits& limits,
+                               DType dtype) {
+  DeviceBatch device(limits, backend);
+  const Batch batch = device.upload(host, stream);
+  const std::int64_t tokens = batch.capacity();
+  const RandomMatrix qkv(backend, stream, dtype, Shape{tokens, config.qkv_size()}), out(backend, stream, dtype, Shape{tokens, config.q_size()});
+  const RandomMatrix d_out(backend, stream, dtype, Shape{tokens, config.q_size()}), d_qkv(backend, stream, dtype, Shape{tokens, config.qkv_size()});
+  const RandomMatrix lse(backend, stream, DType::f32, Shape{config.num_attention_heads, tokens});
+  const AttentionShape shape = attention_shape(config, batch.max_doc_tokens, batch.equal_doc_tokens);
+  const AttentionArgs forward{shape, qkv.tensor(), batch.cu_seqlens, batch.num_tokens(), out.tensor(), lse.tensor()};
+  const AttentionBackwardArgs backward{shape, d_out.tensor(), qkv.tensor(), out.tensor(), lse.tensor(), batch.cu_seqlens, batch.num_tokens(), d_qkv.tensor()};
+  AttentionTimes times;
+  times.forward_ms = planned_least_ms(backend, stream, [&](Ops& ops) { ops.attention(forward); });
+  times.backward_ms = planned_least_ms(backend, stream, [&](Ops& ops) { ops.attention_backward(backward); });
+  return times;
 }
 
 double copy_rate(Backend& backend, Stream& stream) {
@@ -192,7 +221,8 @@ double least_bytes(const OpInfo& info, const EngineOptions& o) {
       {"rmsnorm", 2 * n * a}, {"rmsnorm_quantize", n * (a + quantized)}, {"rmsnorm_backward", 4 * n * a},
       {"rope", 2 * n * a}, {"swiglu", 1.5 * n * a}, {"swiglu_quantize", n * (a + 0.5 * quantized)},
       {"swiglu_backward", 2.5 * n * a}, {"quantize", n * (a + quantized)}, {"bias_backward", n * a},
-      {"swiglu_backward_quantize", n * (1.5 * a + quantized)},
+      {"swiglu_backward_quantize", n * (1.5 * a + quantized)}, {"rope_quantize", n * (a + quantized)},
+      {"cross_entropy", 2 * n * a}, {"cross_entropy_quantize", n * (2 * a + 2)},
       {"accumulate_sum_of_squares", n * grad}, {"adamw", n * (2 * a + grad + 4 * state + 2 * remainder)},
       {"quantize_weight", n * (a + 2.0)},
   };
@@ -255,6 +285,8 @@ BenchmarkResult run_benchmark(Backend& backend, const BenchmarkOptions& options)
   r.clocked_step_ms = r.ops.back().start_ms + r.ops.back().duration_ms;
   const std::unique_ptr<Stream> stream = backend.create_stream();
   r.copy_bytes_per_second = copy_rate(backend, *stream);
+  const AttentionTimes attention = attention_alone(backend, *stream, options.model, batches_of_step(loader, step).front(), engine_options.train_limits,
+                                                   engine_options.dtype);
   std::map<ProductKey, ProductRate> products;
   double busy = 0;
   for (const TimedOp& op : r.ops) {
@@ -268,10 +300,12 @@ BenchmarkResult run_benchmark(Backend& backend, const BenchmarkOptions& options)
       ++p.calls;
       p.in_step_ms += op.duration_ms;
     } else {
-      const double bytes = kind == WorkKind::head && op.info.name == std::string_view("cross_entropy")
-                               ? 2.0 * static_cast<double>(op.info.rows * op.info.cols * static_cast<std::int64_t>(size_bytes(engine_options.dtype)))
-                               : least_bytes(op.info, engine_options);
-      r.budget_ms[k] += kind == WorkKind::attention ? op.duration_ms : bytes / r.copy_bytes_per_second * 1e3;
+      const double bytes = least_bytes(op.info, engine_options);
+      if (kind == WorkKind::attention) {
+        r.budget_ms[k] += op.info.name == std::string_view("attention") ? attention.forward_ms : attention.backward_ms;
+      } else {
+        r.budget_ms[k] += bytes / r.copy_bytes_per_second * 1e3;
+      }
     }
   }
   r.split_ms[static_cast<std::size_t>(WorkKind::idle)] = r.clocked_step_ms - busy;

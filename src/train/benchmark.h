@@ -52,8 +52,7 @@ struct BenchmarkResult {
   // What this device can do, measured in the same run.
   double copy_bytes_per_second = 0;  // read plus written
   std::vector<ProductRate> products;
-  double budget_ms[kWorkKinds] = {}; // products and head: rates alone; elementwise and optimizer: bytes over the copy rate;
-                                     // attention: as it is
+  double budget_ms[kWorkKinds] = {}; // products, head, attention (of one micro-batch): alone; the rest: bytes over the copy rate
 };
 
 BenchmarkResult run_benchmark(Backend& backend, const BenchmarkOptions& options);

@@ -137,8 +137,13 @@ void fused_case(Backend& backend, DType a, Scaling scaling, bool just_in_time, s
   const Tensor positions = device.upload(random_integers(rows, 6, 50), Shape{rows});
   const Tensor angles = device.upload(random_values(50 * head_dim, 7), DType::f32, Shape{50, head_dim});
   const auto rope_of = [&](const Tensor& t) { return RopeArgs{t, positions, count, angles, heads, kv_heads, head_dim, true}; };
+  const Tensor logits[] = {copy_of(qkv, cols), copy_of(qkv, cols)}, labels = device.upload(random_integers(rows, 8, cols), Shape{rows});
+  const Tensor losses[] = {device.garbage(DType::f32, Shape{rows}), device.garbage(DType::f32, Shape{rows})};
+  // As the second chunk of a batch, whose first one held 40 rows.
+  const Tensor count_behind = device.count(static_cast<std::int32_t>(live + 40));
+  const auto loss_of = [&](int i) { return CrossEntropyArgs{logits[i], labels, count_behind, 40, true, losses[i]}; };
   std::vector<QTensor> q;
-  for (int i = 0; i < 8; ++i) q.push_back(blank(device, (i == 4 || i == 5 ? like_wide : like).tensor, just_in_time, 3.0f));
+  for (int i = 0; i < 10; ++i) q.push_back(blank(device, (i == 4 || i == 5 ? like_wide : like).tensor, just_in_time, 3.0f));
   device.run([&](Ops& ops) {
     ops.rmsnorm({narrow, weight, count, 1e-5, y, rstd});
     ops.quantize(y, count, q[0]);
@@ -152,12 +157,17 @@ void fused_case(Backend& backend, DType a, Scaling scaling, bool just_in_time, s
     ops.rope(rope_of(rotated[0]));
     ops.quantize(rotated[0], count, q[6]);
     ops.rope_quantize({rope_of(rotated[1]), q[7]});
+    ops.cross_entropy(loss_of(0));
+    ops.quantize(logits[0], count_behind, q[8]);
+    ops.cross_entropy_quantize({loss_of(1), q[9]});
   });
   EXPECT_EQ(bytes_of(q[0]), bytes_of(q[1]));
   EXPECT_EQ(device.bytes(rstd), device.bytes(rstd_fused));
   EXPECT_EQ(bytes_of(q[2]), bytes_of(q[3]));
   EXPECT_EQ(bytes_of(q[4]), bytes_of(q[5]));
   EXPECT_EQ(bytes_of(q[6]), bytes_of(q[7]));
+  EXPECT_EQ(bytes_of(q[8]), bytes_of(q[9]));
+  EXPECT_EQ(device.bytes(losses[0]), device.bytes(losses[1]));
 }
 
 // A step that is not ok changes neither codes nor scales; an ok one sets the weight's amax afresh.

@@ -21,6 +21,10 @@ std::size_t CudaOps::scratch_bytes(const AttentionBackwardArgs& args) const {
   return attention_scratch_bytes(args, *context_.attention);
 }
 
+std::size_t CudaOps::scratch_bytes(const CrossEntropyQuantizeArgs& args) const {
+  return cross_entropy_quantize_scratch_bytes(args);
+}
+
 void CudaOps::do_zero(const Tensor& out) { cuda::zero(out, context_.stream); }
 void CudaOps::do_copy(const Tensor& from, const Tensor& to) { cuda::copy(from, to, context_.stream); }
 void CudaOps::do_embedding(const EmbeddingArgs& args) { cuda::embedding(args, context_.stream); }
@@ -69,6 +73,9 @@ void CudaOps::do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args
   cuda::swiglu_backward_quantize(args, context_.stream);
 }
 void CudaOps::do_rope_quantize(const RopeQuantizeArgs& args) { cuda::rope_quantize(args, context_.stream); }
+void CudaOps::do_cross_entropy_quantize(const CrossEntropyQuantizeArgs& args, void* scratch) {
+  cuda::cross_entropy_quantize(args, scratch, context_.stream);
+}
 void CudaOps::do_accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) {
   cuda::accumulate_sum_of_squares(grad, scalars, context_.kernel_workspace, context_.stream);
 }

@@ -32,6 +32,7 @@ class CudaOps : public Ops {
   std::size_t scratch_bytes(const EmbeddingBackwardArgs& args) const override;
   std::size_t scratch_bytes(const RmsnormBackwardArgs& args) const override;
   std::size_t scratch_bytes(const AttentionArgs& args) const override;
+  std::size_t scratch_bytes(const CrossEntropyQuantizeArgs& args) const override;
   std::size_t scratch_bytes(const AttentionBackwardArgs& args) const override;
 
   void do_zero(const Tensor& out) override;
@@ -62,6 +63,7 @@ class CudaOps : public Ops {
   void do_swiglu_quantize(const SwigluQuantizeArgs& args) override;
   void do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args) override;
   void do_rope_quantize(const RopeQuantizeArgs& args) override;
+  void do_cross_entropy_quantize(const CrossEntropyQuantizeArgs& args, void* scratch) override;
   void do_accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) override;
   void do_finish_gradient(StepScalars* scalars) override;
   void do_adamw(const AdamwArgs& args) override;

@@ -19,6 +19,7 @@ class PlanOps : public Ops {
   std::size_t scratch_bytes(const EmbeddingBackwardArgs& args) const override { return real_.scratch_bytes(args); }
   std::size_t scratch_bytes(const RmsnormBackwardArgs& args) const override { return real_.scratch_bytes(args); }
   std::size_t scratch_bytes(const AttentionArgs& args) const override { return real_.scratch_bytes(args); }
+  std::size_t scratch_bytes(const CrossEntropyQuantizeArgs& args) const override { return real_.scratch_bytes(args); }
   std::size_t scratch_bytes(const AttentionBackwardArgs& args) const override { return real_.scratch_bytes(args); }
 
   void do_zero(const Tensor&) override {}
@@ -48,6 +49,7 @@ class PlanOps : public Ops {
   void do_swiglu_quantize(const SwigluQuantizeArgs&) override {}
   void do_swiglu_backward_quantize(const SwigluBackwardQuantizeArgs&) override {}
   void do_rope_quantize(const RopeQuantizeArgs&) override {}
+  void do_cross_entropy_quantize(const CrossEntropyQuantizeArgs&, void*) override {}
   void do_accumulate_sum_of_squares(const Tensor&, StepScalars*) override {}
   void do_finish_gradient(StepScalars*) override {}
   void do_adamw(const AdamwArgs&) override {}

@@ -143,7 +143,7 @@ void print_text(const BenchmarkResult& r, const BenchmarkOptions& o, const Capab
   }
   split.add_rule();
   split.add_row({"one step with a clock", fmt::format("{:.2f}", spent), fmt::format("{:.2f}", budget)});
-  fmt::print("\n{}budget: the products alone, bytes at the measured copy rate of {:.2f} TB/s, attention as it is; {:.0f} tokens/s\n\n", split.text(style),
+  fmt::print("\n{}budget: products and attention alone, bytes at the measured copy rate of {:.2f} TB/s; {:.0f} tokens/s\n\n", split.text(style),
              r.copy_bytes_per_second / 1e12, r.tokens_a_step / budget * 1e3);
   TextTable products({{"product", Align::left}, {"calls", Align::right}, {"ms", Align::right}, {"TFLOP/s in the step", Align::right}, {"alone", Align::right}});
   for (const ProductRate& p : r.products) {

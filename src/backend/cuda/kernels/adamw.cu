@@ -97,64 +97,87 @@ __device__ inline void store8(float* to, const Span<kVector>& s, const float (&v
 //
 // nvcc's square root and division branch for operands that are rare, once an element, which keeps the elements of a
 // thread from overlapping. Here the common range is computed in a straight line, with one question at the end; what lies
-// outside goes through adamw_element. In that range the results are IEEE's, so the bytes are the same.
+// outside is loaded again and goes through adamw_element. In that range the results are IEEE's, so the bytes are the same.
 
-// Correctly rounded for 2^-100 <= x < 2^127, and for 0: one Newton step in fused arithmetic on an approximation good to
-// 2^-22 (the sequence that nvcc uses itself).
-__device__ inline float sqrt_common(float x, unsigned& rare) {
-  rare |= unsigned(x != 0.0f) & unsigned(!(x >= 0x1p-100f)) | unsigned(!(x < 0x1p127f));
+// The largest distance of patterns above a bound: what lies below the bound, or is negative, wraps around to the far end,
+// and so do infinities and NaN. One comparison at the end asks for the range of all.
+__device__ inline void widen(unsigned& distance, float x, float bound) {
+  distance = max(distance, __float_as_uint(x) - __float_as_uint(bound));
+}
+__device__ inline bool beyond(unsigned distance, float bound, float limit) {
+  return distance > __float_as_uint(limit) - __float_as_uint(bound);
+}
+
+// Correctly rounded for 2^-100 <= x <= 2^126: one Newton step in fused arithmetic on an approximation good to 2^-22 (the
+// sequence that nvcc uses itself).
+__device__ inline float sqrt_common(float x) {
   float y;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   const float root = x * y, half = y * 0.5f;
-  const float exact = fmaf(fmaf(-root, root, x), half, root);
-  return x == 0.0f ? 0.0f : exact;
+  return fmaf(fmaf(-root, root, x), half, root);
 }
 
-// Correctly rounded for a numerator of 0 or 2^-100 <= |n| <= 2^90 and 2^-30 <= d <= 2^20 (Markstein's theorem: the
-// quotient and every remainder are normal, and remainders are exact).
-__device__ inline float divide_common(float n, float d, unsigned& rare) {
-  const float magnitude = fabsf(n);
-  rare |= unsigned(n != 0.0f) & unsigned(!(magnitude >= 0x1p-100f)) | unsigned(!(magnitude <= 0x1p90f)) |
-          unsigned(!(d >= 0x1p-30f)) | unsigned(!(d <= 0x1p20f));
+// Correctly rounded for 2^-100 <= |n| <= 2^90 and 2^-30 <= d <= 2^20 (Markstein's theorem: the quotient and every
+// remainder are normal, and remainders are exact).
+__device__ inline float divide_common(float n, float d) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(d));
   r = fmaf(fmaf(-d, r, 1.0f), r, r);
   float q = n * r;
   q = fmaf(fmaf(-d, q, n), r, q);
-  q = fmaf(fmaf(-d, q, n), r, q);
-  return n == 0.0f ? n : q;
+  return fmaf(fmaf(-d, q, n), r, q);
 }
 
-__device__ inline void adamw_elements(const AdamwFactors& f, const float (&grad)[8], float (&param)[8], float (&m)[8],
-                                      float (&v)[8]) {
-  float new_param[8], new_m[8], new_v[8];
-  unsigned rare = 0;  // combined without short cuts: those would be branches
+// Positive zeros: a negative one has a sign to keep.
+__device__ inline bool all_zero(const float (&a)[8], const float (&b)[8], const float (&c)[8]) {
+  std::uint32_t bits = 0;
 #pragma unroll
-  for (int k = 0; k < 8; ++k) {  // adamw_element, line by line
+  for (int k = 0; k < 8; ++k) bits |= __float_as_uint(a[k]) | __float_as_uint(b[k]) | __float_as_uint(c[k]);
+  return bits == 0;
+}
+
+// adamw_element of 8 elements, line by line. True: one is out of the common range, and what was written is of no use.
+__device__ inline bool adamw_common(const AdamwFactors& f, const float (&grad)[8], float (&param)[8], float (&m)[8],
+                                    float (&v)[8]) {
+  unsigned squares = 0, numerators = 0, denominators = 0;  // of widen()
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
     const float g = grad[k] * f.grad_scale;
-    new_m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
-    new_v[k] = f.beta2 * v[k] + (f.one_minus_beta2 * g) * g;
-    const float denominator = sqrt_common(new_v[k], rare) * f.inverse_sqrt_bias_correction2 + f.eps;
-    new_param[k] = param[k] * f.decay - divide_common(f.step_size * new_m[k], denominator, rare);
+    m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
+    v[k] = f.beta2 * v[k] + (f.one_minus_beta2 * g) * g;
+    const float denominator = sqrt_common(v[k]) * f.inverse_sqrt_bias_correction2 + f.eps;
+    const float numerator = f.step_size * m[k];
+    widen(squares, v[k], 0x1p-100f);
+    widen(numerators, fabsf(numerator), 0x1p-100f);
+    widen(denominators, denominator, 0x1p-30f);
+    param[k] = param[k] * f.decay - divide_common(numerator, denominator);
   }
-  if (rare != 0) {
+  return beyond(squares, 0x1p-100f, 0x1p126f) || beyond(numerators, 0x1p-100f, 0x1p90f) ||
+         beyond(denominators, 0x1p-30f, 0x1p20f);
+}
+
+__device__ inline void adamw_rare(const AdamwFactors& f, const float (&grad)[8], float (&param)[8], float (&m)[8],
+                                  float (&v)[8]) {
+  if (all_zero(grad, m, v)) {
+    // A token that has never occurred: nothing but the decay. step_size * 0 / eps is 0.
+#pragma unroll
+    for (int k = 0; k < 8; ++k) param[k] = param[k] * f.decay - 0.0f;
+    return;
+  }
 #pragma unroll 1
-    for (int k = 0; k < 8; ++k) {
-      // Selected without indexing by k, which would put the arrays into local memory for the common case too.
-      float p = 0.0f, x = 0.0f, y = 0.0f, g = 0.0f;
+  for (int k = 0; k < 8; ++k) {
+    // Selected without indexing by k, which would put the arrays into local memory for the common case too.
+    float p = 0.0f, x = 0.0f, y = 0.0f, g = 0.0f;
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (j == k) p = param[j], x = m[j], y = v[j], g = grad[j];
-      }
-      adamw_element(f, g, p, x, y);
+    for (int j = 0; j < 8; ++j) {
+      if (j == k) p = param[j], x = m[j], y = v[j], g = grad[j];
+    }
+    adamw_element(f, g, p, x, y);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (j == k) new_param[j] = p, new_m[j] = x, new_v[j] = y;
-      }
+    for (int j = 0; j < 8; ++j) {
+      if (j == k) param[j] = p, m[j] = x, v[j] = y;
     }
   }
-#pragma unroll
-  for (int k = 0; k < 8; ++k) param[k] = new_param[k], m[k] = new_m[k], v[k] = new_v[k];
 }
 
 struct KernelArgs {
@@ -295,13 +318,19 @@ template <typename P, typename G, typename State, bool kVector>
 __device__ inline void update_span(const KernelArgs& args, const AdamwFactors& factors, std::uint64_t key,
                                    std::int64_t chunk, const Span<kVector>& s) {
   float param[8], grad[8], m[8], v[8];
-  load8(static_cast<const G*>(args.grad), s, grad);
-  load_param<P>(args, s, param);
-  load_moment<State, false>(args, chunk, s, m);
-  load_moment<State, true>(args, chunk, s, v);
+  const auto load_all = [&] {
+    load8(static_cast<const G*>(args.grad), s, grad);
+    load_param<P>(args, s, param);
+    load_moment<State, false>(args, chunk, s, m);
+    load_moment<State, true>(args, chunk, s, v);
+  };
+  load_all();
   // While the loads are under way. Compiled out where nothing is rounded.
   const Philox4 random = rounding_words(key, args.param_index, s.element);
-  adamw_elements(factors, grad, param, m, v);
+  if (adamw_common(factors, grad, param, m, v)) {
+    load_all();
+    adamw_rare(factors, grad, param, m, v);
+  }
   store_param<P>(args, random, s, param);
   store_moment<State, false>(args, random, chunk, s, m);
   store_moment<State, true>(args, random, chunk, s, v);

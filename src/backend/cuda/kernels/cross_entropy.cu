@@ -1,8 +1,8 @@
-// Cross-entropy over the vocabulary with its gradient in place. Called by CudaOps.
+// Cross-entropy over the vocabulary with its gradient, in place or straight to FP8. Called by CudaOps.
 #include <cmath>
 
-#include "backend/cuda/kernels/device.cuh"
 #include "backend/cuda/kernels/kernels.h"
+#include "backend/cuda/kernels/quantize_tile.cuh"
 
 namespace llmfp8::cuda {
 namespace {
@@ -57,6 +57,11 @@ __device__ inline void add_vector(const float (&x)[N], Partial& p) {
   for (int i = 0; i < N; ++i) p.total += exp_below(x[i], base);
 }
 
+// The gradient of a row's logits: exp(x - largest) * inverse, less 1 at the label.
+struct RowStats {
+  float largest, inverse;
+};
+
 constexpr int kFlight = 4;  // vectors that a thread loads before it uses the first
 
 // body(i, x) for the thread's vectors t, t + 1024, … of a row, forwards or backwards.
@@ -92,10 +97,11 @@ __device__ inline void for_vectors(const A* data, int vectors, Body&& body) {
 // cache. A row is 256 KiB for a vocabulary of 128k, one a multiprocessor, so the rest lies in the second-level cache. A
 // thread takes vectors t, t + 1024, …; sums in fp32 per thread, merged in a fixed order. Rows at and beyond the count:
 // zero.
+// stats: null, or what the gradient of each row is made of, where another kernel makes it.
 template <typename A, int N>
 __global__ void __launch_bounds__(kThreads, 1)
     cross_entropy_kernel(Matrix<A> logits, const std::int32_t* labels, const std::int32_t* count,
-                         std::int64_t row_offset, bool with_gradient, float* token_loss) {
+                         std::int64_t row_offset, bool with_gradient, float* token_loss, RowStats* stats) {
   __shared__ Partial parts[kWarp];
   __shared__ float label_logit;
   const std::int64_t live = live_rows(count, logits.rows, row_offset);
@@ -122,6 +128,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       const double log_total = log(static_cast<double>(p.total));
       token_loss[row] =
           static_cast<float>(log_total - (static_cast<double>(label_logit) - static_cast<double>(p.largest)));
+      if (stats != nullptr) stats[row] = {p.largest, 1.0f / p.total};
     }
     if (with_gradient) {
       const float inverse = 1.0f / p.total;
@@ -140,6 +147,37 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
+// The gradient, rounded to A, of quantize_tile.cuh.
+template <typename A, bool Vector>
+struct GradientSource {
+  static constexpr bool kVector = Vector, kPair = false;
+  static constexpr int kBlocks = 2;
+  using Raw = Raw8<A>;
+  const A* data;
+  std::int64_t rows, cols, stride;
+  const std::int32_t* labels;
+  const RowStats* stats;
+
+  __device__ const A* at(std::int64_t row, std::int64_t col) const { return data + row * stride + col; }
+  __device__ Raw fetch(const A* at, int r) const { return fetch8(at + r * stride); }
+  __device__ void values(const Raw& raw, std::int64_t row, std::int64_t col, float (&v)[8]) const {
+    unpack8(raw, v);
+    const RowStats of_row = stats[row];
+    const std::int64_t at_label = labels[row] - col;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = gradient(v[i], of_row, at_label == i);
+  }
+  __device__ float load1(std::int64_t row, std::int64_t col) const {
+    return gradient(as_float(data[row * stride + col]), stats[row], labels[row] == col);
+  }
+
+ private:
+  static __device__ float gradient(float x, const RowStats& of_row, bool is_label) {
+    const float softmax = exp_below(x, of_row.largest) * of_row.inverse;
+    return round_to<A>(is_label ? softmax - 1.0f : softmax);
+  }
+};
+
 }  // namespace
 
 void cross_entropy(const CrossEntropyArgs& args, cudaStream_t stream) {
@@ -150,10 +188,41 @@ void cross_entropy(const CrossEntropyArgs& args, cudaStream_t stream) {
     with_vector<A>(vector_rows(args.logits), [&](auto n) {
       cross_entropy_kernel<A, n()><<<grid_for(args.logits.rows(), 1 << 20), kThreads, 0, stream>>>(
           matrix<A>(args.logits), args.labels.as<const std::int32_t>(), count_of(args.count), args.row_offset,
-          args.with_gradient, args.token_loss.as<float>());
+          args.with_gradient, args.token_loss.as<float>(), nullptr);
     });
   });
   check_launch("cross_entropy");
+}
+
+std::size_t cross_entropy_quantize_scratch_bytes(const CrossEntropyQuantizeArgs& args) {
+  return static_cast<std::size_t>(args.loss.logits.rows()) * sizeof(RowStats);
+}
+
+void cross_entropy_quantize(const CrossEntropyQuantizeArgs& args, void* scratch, cudaStream_t stream) {
+  const CrossEntropyArgs& loss = args.loss;
+  CHECK(can_fuse_quantize(args.out) && args.out.quantized(), "cross_entropy_quantize: this scaling is not fused");
+  if (loss.logits.numel() == 0) return;
+  auto* const stats = static_cast<RowStats*>(scratch);
+  const Tensor& logits = loss.logits;
+  const std::int32_t* const labels = loss.labels.as<const std::int32_t>();
+  with_activation(logits.dtype, [&](auto a) {
+    using A = decltype(a);
+    with_vector<A>(vector_rows(logits), [&](auto n) {
+      cross_entropy_kernel<A, n()><<<grid_for(logits.rows(), 1 << 20), kThreads, 0, stream>>>(
+          matrix<A>(logits), labels, count_of(loss.count), loss.row_offset, false, loss.token_loss.as<float>(), stats);
+    });
+    check_launch("cross_entropy_quantize (loss)");
+    const A* const data = logits.as<const A>();
+    const auto launch = [&](auto vector) {
+      const GradientSource<A, vector()> source{data, logits.rows(), logits.cols(), logits.row_stride, labels, stats};
+      launch_quantize(source, args.out, count_of(loss.count), true, nullptr, stream, loss.row_offset);
+    };
+    if (vectors_of_8(data, logits.rows(), logits.cols(), logits.row_stride)) {
+      launch(std::true_type());
+    } else {
+      launch(std::false_type());
+    }
+  });
 }
 
 }  // namespace llmfp8::cuda

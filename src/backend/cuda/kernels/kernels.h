@@ -62,6 +62,8 @@ void cache_fill(const CacheFillArgs& args, cudaStream_t stream);
 
 // cross_entropy.cu, sample.cu
 void cross_entropy(const CrossEntropyArgs& args, cudaStream_t stream);
+std::size_t cross_entropy_quantize_scratch_bytes(const CrossEntropyQuantizeArgs& args);
+void cross_entropy_quantize(const CrossEntropyQuantizeArgs& args, void* scratch, cudaStream_t stream);  // can_fuse_quantize
 void sample(const SampleArgs& args, cudaStream_t stream);
 
 // quantize.cu

@@ -9,13 +9,14 @@
 // A pair source makes columns c and cols/2 + c of its matrix from the same inputs: `values(raw, row, c, first, second)`,
 // `load_pair(row, c, first, second)`. Its tiles take 64 columns c.
 //
-// A thread takes 4 rows x 8 columns: a block has 512 threads (16 warps of 32 rows x 32 columns), or 256 for a pair, whose
-// threads make two such patches. A thread's loads are all under way before it computes, and few registers let several
+// A thread takes 4 rows x 8 columns: a block has 512 threads, a warp 8 rows x 128 columns; or 256 for a pair, whose threads
+// make two such patches from 16 rows x 64 columns a warp. So a warp touches whole lines of 128 bytes, in what it loads and
+// in the codes that it writes. A thread's loads are all under way before it computes, and few registers let several
 // blocks share a multiprocessor: the kernel is bound by what is under way.
-// Four codes of a column form a 32-bit word (byte permutes), which goes to shared memory at [column][row / 4]; a column
-// has 33 words there, so that neither the writes (lanes: 4 columns 8 apart x 8 row groups) nor the reads (4 columns x 8
-// groups of 4 words) meet in a bank. Every output byte is written by one thread; nothing depends on the order of blocks
-// but the maximum, which does not depend on it.
+// Four codes of a column form a 32-bit word (byte permutes), which goes to shared memory at [column][row / 4], the second
+// index exclusive-ored with the column's group of 8 (times 2, for a pair 4): neither the writes (16 groups x 2 rows, 8 x 4)
+// nor the reads of 4 words at once (8 places x 4 columns) meet in a bank. Every output byte is written by one thread;
+// nothing depends on the order of blocks but the maximum, which does not depend on it.
 #pragma once
 
 #include "backend/cuda/kernels/device.cuh"
@@ -26,7 +27,7 @@ namespace llmfp8::cuda {
 inline constexpr int kTile = 128;
 template <typename Source>
 inline constexpr int kTileThreads = Source::kPair ? 256 : 512;
-inline constexpr int kTileStride = kTile / 4 + 1;  // words of a column in shared memory
+inline constexpr int kTileWords = kTile / 4;  // of a column in shared memory
 
 // Where codes go. rowwise [rows, cols], columnwise [cols, rows]; null: not wanted.
 struct CodeOutputs {
@@ -143,7 +144,7 @@ __device__ inline void store_rowwise(const CodeOutputs& out, std::int64_t row, s
   }
 }
 
-// Where the columns of a tile lie in the matrix: patch p of column group `half` begins at column(p, half).
+// Where the columns of a tile lie in the matrix.
 template <typename Source>
 struct TileColumns {
   std::int64_t first;   // of the tile, in the source's columns
@@ -155,14 +156,19 @@ struct TileColumns {
         limit(Source::kPair ? source.cols / 2 : source.cols),
         second(source.cols / 2) {}
 
-  // Of column c of the tile in shared memory (half * 64 + patch * 32 + x); limit or more: outside.
-  __device__ std::int64_t in_source(int c) const {
-    return first + (Source::kPair ? c / 64 * 32 + c % 32 : c);
-  }
-  __device__ std::int64_t in_output(int c) const { return in_source(c) + (Source::kPair && c / 32 % 2 != 0 ? second : 0); }
+  // Of column c of the tile in shared memory, where a pair's second patch lies 64 columns behind its first; limit or
+  // more: outside.
+  __device__ std::int64_t in_source(int c) const { return first + (Source::kPair ? c % (kTile / 2) : c); }
+  __device__ std::int64_t in_output(int c) const { return in_source(c) + (Source::kPair && c >= kTile / 2 ? second : 0); }
 };
 
-// codes: u32 [kTile * kTileStride] of shared memory, 4 codes (rows) a word. Every thread of the block calls it.
+// What the word index of a column is exclusive-ored with.
+template <typename Source>
+__device__ inline int swizzle(int column) {
+  return column / 8 * (Source::kPair ? 4 : 2) % kTileWords;
+}
+
+// codes: u32 [kTile * kTileWords] of shared memory, 4 codes (rows) a word. Every thread of the block calls it.
 template <typename Source>
 __device__ inline void store_columnwise(const CodeOutputs& out, const std::uint32_t* codes, std::int64_t row0,
                                         const TileColumns<Source>& columns, std::int64_t rows) {
@@ -173,13 +179,18 @@ __device__ inline void store_columnwise(const CodeOutputs& out, const std::uint3
 #pragma unroll
   for (int c = static_cast<int>(threadIdx.x) / kPieces; c < kTile; c += kTileThreads<Source> / kPieces) {
     if (columns.in_source(c) >= columns.limit) continue;
-    const std::uint32_t* words = codes + c * kTileStride + 4 * piece;
-    const uint4 sixteen = make_uint4(words[0], words[1], words[2], words[3]);
+    const int mask = swizzle<Source>(c);
+    const uint4 words = *reinterpret_cast<const uint4*>(codes + c * kTileWords + ((4 * piece) ^ (mask & ~3)));
+    const uint4 sixteen = (mask & 2) != 0 ? make_uint4(words.z, words.w, words.x, words.y) : words;
     std::uint8_t* to = out.columnwise + columns.in_output(c) * out.columnwise_stride + row;
     if (out.columnwise_vector && row + 16 <= rows) {
       *reinterpret_cast<uint4*>(to) = sixteen;
     } else {
-      for (int i = 0; i < 16 && row + i < rows; ++i) to[i] = static_cast<std::uint8_t>(words[i / 4] >> (8 * (i % 4)));
+      const std::uint32_t four[4] = {sixteen.x, sixteen.y, sixteen.z, sixteen.w};
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+        if (row + i < rows) to[i] = static_cast<std::uint8_t>(four[i / 4] >> (8 * (i % 4)));
+      }
     }
   }
 }
@@ -196,16 +207,18 @@ __device__ inline void encode8(const float (&v)[8], float scale, bool is_live, f
   if (!is_live) low = high = 0u;
 }
 
-// 4 rows x 8 columns of codes into shared memory, transposed. column: in the tile; row: in the tile, a multiple of 4.
+// 4 rows x 8 columns of codes into shared memory, transposed. column: in the tile, a multiple of 8; row: a multiple of 4.
+template <typename Source>
 __device__ inline void put_codes(std::uint32_t* codes, int column, int row, const std::uint32_t (&low)[4],
                                  const std::uint32_t (&high)[4]) {
+  std::uint32_t* const to = codes + column * kTileWords + ((row / 4) ^ swizzle<Source>(column));
   std::uint32_t words[4];
   transpose4(low, words);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) codes[(column + i) * kTileStride + row / 4] = words[i];
+  for (int i = 0; i < 4; ++i) to[i * kTileWords] = words[i];
   transpose4(high, words);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) codes[(column + 4 + i) * kTileStride + row / 4] = words[i];
+  for (int i = 0; i < 4; ++i) to[(4 + i) * kTileWords] = words[i];
 }
 
 // Tile (row0, tile); returns the thread's largest magnitude. codes: as above; the caller puts a barrier between the end
@@ -216,31 +229,33 @@ __device__ inline float quantize_tile(const Source& source, const CodeOutputs& o
   constexpr int kPatches = Source::kPair ? 2 : 1;
   const TileColumns<Source> columns(source, tile);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int local_row = (warp % 4) * 32 + (lane / 4) * 4;
-  const int local_col = (warp / 4) * 32 * kPatches + (lane % 4) * 8;
+  constexpr int kAcross = kTile / 8 / kPatches;  // lanes side by side
+  const int local_row = (warp * (kWarp / kAcross) + lane / kAcross) * 4, local_col = lane % kAcross * 8;
   const std::int64_t row = row0 + local_row, col = columns.in_source(local_col);
   const int rows_left = static_cast<int>(min(source.rows - row, std::int64_t{4}));  // that exist, of the thread's
   const int rows_live = static_cast<int>(min(live - row, std::int64_t{4}));         // that are not tail
   const bool inside = col < columns.limit;
   float best = 0.0f;
   std::uint32_t low[kPatches][4], high[kPatches][4];
-  typename Source::Raw raw[4];
-  if constexpr (Source::kVector) {
-    const auto at = source.at(row, col);
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      if (inside && r < rows_live) raw[r] = source.fetch(at, r);
-    }
-  }
+  // A pair takes two rows at a time: a third block on the multiprocessor is worth more than what is under way.
+  constexpr int kAhead = Source::kPair ? 2 : 4;
+  typename Source::Raw raw[kAhead];
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
     float v[kPatches][8] = {};
     if constexpr (Source::kVector) {
+      if (r % kAhead == 0) {
+        const auto at = source.at(row, col);
+#pragma unroll
+        for (int a = 0; a < kAhead; ++a) {
+          if (inside && r + a < rows_live) raw[a] = source.fetch(at, r + a);
+        }
+      }
       if (inside && r < rows_live) {
         if constexpr (Source::kPair) {
-          source.values(raw[r], row + r, col, v[0], v[1]);
+          source.values(raw[r % kAhead], row + r, col, v[0], v[1]);
         } else {
-          source.values(raw[r], row + r, col, v[0]);
+          source.values(raw[r % kAhead], row + r, col, v[0]);
         }
       }
     } else {
@@ -266,7 +281,7 @@ __device__ inline float quantize_tile(const Source& source, const CodeOutputs& o
         if (r < rows_left) store_rowwise(out, row + r, out_col, end, low[p][r], high[p][r]);
       }
     }
-    if (out.columnwise != nullptr) put_codes(codes, local_col + 32 * p, local_row, low[p], high[p]);
+    if (out.columnwise != nullptr) put_codes<Source>(codes, local_col + kTile / 2 * p, local_row, low[p], high[p]);
   }
   if (out.columnwise != nullptr) {
     __syncthreads();
@@ -276,15 +291,15 @@ __device__ inline float quantize_tile(const Source& source, const CodeOutputs& o
 }
 
 // The whole matrix, a block a tile: grid (tiles across, ceil(rows / 128) up to 65535, then strided).
-// scale: f32 [1] in device memory.
+// scale: f32 [1] in device memory. Rows from *num_rows - row_offset on are the tail.
 template <DType Format, typename Source>
 __global__ void __launch_bounds__(kTileThreads<Source>, Source::kBlocks)
     quantize_kernel(Source source, CodeOutputs out, const std::int32_t* num_rows, const float* scale,
-                    const StepScalars* scalars) {
-  __shared__ std::uint32_t codes[kTile * kTileStride];
+                    const StepScalars* scalars, std::int64_t row_offset) {
+  __shared__ __align__(16) std::uint32_t codes[kTile * kTileWords];
   __shared__ std::uint32_t room[kWarp];
   if (scalars != nullptr && scalars->step_ok == 0) return;
-  const std::int64_t live = live_rows(num_rows, source.rows);
+  const std::int64_t live = live_rows(num_rows, source.rows, row_offset);
   const float factor = *scale;
   float best = 0.0f;
   for (std::int64_t row0 = static_cast<std::int64_t>(blockIdx.y) * kTile; row0 < source.rows;
@@ -300,7 +315,7 @@ __global__ void __launch_bounds__(kTileThreads<Source>, Source::kBlocks)
 // with_amax: out.amax, where there is one, is raised.
 template <typename Source>
 void launch_quantize(const Source& source, const QTensor& out, const std::int32_t* num_rows, bool with_amax,
-                     const StepScalars* scalars, cudaStream_t stream) {
+                     const StepScalars* scalars, cudaStream_t stream, std::int64_t row_offset = 0) {
   if (source.rows == 0 || source.cols == 0) return;
   CodeOutputs outputs = code_outputs(out);
   if (!with_amax) outputs.amax = nullptr;
@@ -309,9 +324,9 @@ void launch_quantize(const Source& source, const QTensor& out, const std::int32_
                   static_cast<unsigned>(std::min<std::int64_t>(ceil_div(source.rows, kTile), 65535)));
   const float* scale = out.scale.as<const float>();
   if (out.format == DType::e4m3) {
-    quantize_kernel<DType::e4m3><<<grid, kTileThreads<Source>, 0, stream>>>(source, outputs, num_rows, scale, scalars);
+    quantize_kernel<DType::e4m3><<<grid, kTileThreads<Source>, 0, stream>>>(source, outputs, num_rows, scale, scalars, row_offset);
   } else {
-    quantize_kernel<DType::e5m2><<<grid, kTileThreads<Source>, 0, stream>>>(source, outputs, num_rows, scale, scalars);
+    quantize_kernel<DType::e5m2><<<grid, kTileThreads<Source>, 0, stream>>>(source, outputs, num_rows, scale, scalars, row_offset);
   }
   check_launch("quantize");
 }

@@ -130,7 +130,7 @@ struct SwigluSource {
 template <typename A, bool Vector>
 struct SwigluBackwardSource {
   static constexpr bool kVector = Vector, kPair = true;
-  static constexpr int kBlocks = 2;
+  static constexpr int kBlocks = 3;
   struct Raw {
     Raw8<A> gate, up, dy;
   };
