@@ -1,5 +1,5 @@
 // bench_train: tokens/s of whole training steps, bf16 beside every FP8 recipe, per core count; what share of the matrix
-// engine's raw rate that is, where the rest goes, and peak memory. Run by tools/bench.sh; docs/performance.md explains it.
+// engine's raw rate that is, where the rest goes, and peak memory. Run by tools/bench.sh; docs/performance_cpu.md explains it.
 #include <cstdio>
 #include <string>
 #include <vector>

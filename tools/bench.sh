@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make bench`: runs every benchmark program that was built, one after the other, so that each has all cores; then the
-# same training step in PyTorch, where a Python with torch and transformers is found. docs/performance.md explains them.
+# same training step in PyTorch, where a Python with torch and transformers is found. docs/performance_cpu.md explains them.
 # Arguments go to each program: --threads 1,2  --cpu-time  --json (one JSON document a program, on standard output).
 # Environment: LLMFP8_BENCH_MODEL (default: the demo's model), LLMFP8_BENCH_PYTHON (default: .venv's, else python3).
 set -euo pipefail

@@ -82,6 +82,7 @@ int run(Program program, int argc, const char* const* argv) {
   Console console(options);
   const LogAboveBar log_above_bar(console);
   for (const std::string& warning : command.warnings) log::warning("{}", warning);
+  install_interrupt_handlers();  // before there is a folder that a signal could leave behind
   try {
     Trainer trainer(command.config, flags_to_json(command.config), console);
     add_sinks(trainer, command.config, console);

@@ -76,7 +76,6 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
       window_(std::make_unique<Window>()),
       epoch_(std::make_unique<Window>()) {
   started_ = now_seconds();
-  install_interrupt_handlers();
   open();
   print_header();
 }

@@ -25,7 +25,7 @@ namespace llmfp8 {
 class Trainer {
  public:
   // Opens everything and allocates everything; throws Error for whatever can be known before step 1, and Interrupted
-  // where Ctrl-C or SIGTERM came first (from here on they are asked for, not obeyed at once).
+  // where Ctrl-C or SIGTERM came first (its caller has installed the handlers of interrupt.h).
   // flags: what run.json says of the command line.
   Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console);
   ~Trainer();

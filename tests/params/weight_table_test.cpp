@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/adamw_math.h"
+#include "hub/known_models.h"
 #include "hub/safetensors_writer.h"
 #include "params/load.h"
 #include "train/engine_support.h"
@@ -33,6 +34,21 @@ std::string load_error(const fs::path& folder) {
     return error.what();
   }
   return "";
+}
+
+// The counts that the models' pages give.
+TEST(WeightTable, KnownModelsHaveTheirPublishedSize) {
+  const std::pair<const char*, std::int64_t> kPublished[] = {
+      {"smollm2-135m", 134515008},   {"llama-3.2-1b", 1235814400}, {"qwen2.5-1.5b", 1543714304}, {"llama-3.2-3b", 3212749824},
+      {"qwen2.5-7b", 7615616512},    {"llama-3.1-8b", 8030261248}, {"qwen2.5-14b", 14770033664},
+  };
+  EXPECT_EQ(known_model_names().size(), std::size(kPublished));
+  for (const auto& [name, parameters] : kPublished) {
+    const ModelConfig* config = find_known_model(name);
+    ASSERT_NE(config, nullptr) << name;
+    EXPECT_EQ(WeightTable(*config).num_parameters(), parameters) << name;
+  }
+  EXPECT_EQ(find_known_model("llama-3.2-2b"), nullptr);
 }
 
 TEST(WeightTable, CoversTheGoldenFilesExactly) {

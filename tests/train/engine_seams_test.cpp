@@ -95,6 +95,48 @@ void check_bad_step(const EngineOptions& options, const std::string& what) {
   EXPECT_FALSE(after == before) << what;
 }
 
+// A host that runs ahead has enqueued the next step before it can know.
+TEST(BadStep, StepsEnqueuedBehindItChangeNothingEither) {
+  Fixture setup("llama_untied", {{40, 30, 20}, {50, 11}});
+  const auto engine = setup.engine(bf16_options(RecipeKind::standard)), untouched = setup.engine(bf16_options(RecipeKind::standard));
+  ASSERT_TRUE(engine->train_step(setup.batch(0), 1e-3, 1.0).ok);
+  ASSERT_TRUE(untouched->train_step(setup.batch(0), 1e-3, 1.0).ok);
+  const State before = state_bytes(*engine);
+  PoisonedReducer poison(*engine);
+  engine->set_reducer(&poison);
+  engine->enqueue_step(setup.batch(1), 1e-3, 1.0);
+  engine->set_reducer(nullptr);
+  engine->enqueue_step(setup.batch(0), 1e-3, 1.0);
+  EXPECT_THROW(engine->enqueue_step(setup.batch(0), 1e-3, 1.0), Error);  // kStepsInFlight
+  EXPECT_FALSE(engine->next_result().ok);
+  EXPECT_FALSE(engine->next_result().ok);
+  EXPECT_THROW(engine->next_result(), Error);
+  EXPECT_EQ(engine->steps_done(), 1);
+  EXPECT_TRUE(state_bytes(*engine) == before);
+  // Once every result is known it goes on as if nothing had been.
+  ASSERT_TRUE(engine->train_step(setup.batch(1), 1e-3, 1.0).ok);
+  ASSERT_TRUE(untouched->train_step(setup.batch(1), 1e-3, 1.0).ok);
+  EXPECT_TRUE(state_bytes(*engine) == state_bytes(*untouched));
+}
+
+TEST(Steps, EnqueuedAheadGiveTheSameBytes) {
+  Fixture setup("llama_untied", {{40, 30, 20}, {50, 11}});
+  const auto ahead = setup.engine(bf16_options(RecipeKind::hybrid)), waiting = setup.engine(bf16_options(RecipeKind::hybrid));
+  std::vector<StepResult> early, late;
+  for (std::size_t step = 0; step < 5; ++step) {
+    ahead->enqueue_step(setup.batch(step % 2), 1e-3, 1.0);
+    if (ahead->steps_in_flight() == Engine::kStepsInFlight) early.push_back(ahead->next_result());
+    late.push_back(waiting->train_step(setup.batch(step % 2), 1e-3, 1.0));
+  }
+  while (ahead->steps_in_flight() > 0) early.push_back(ahead->next_result());
+  ASSERT_EQ(early.size(), late.size());
+  for (std::size_t step = 0; step < early.size(); ++step) {
+    EXPECT_EQ(early[step].loss, late[step].loss);
+    EXPECT_EQ(early[step].num_tokens, late[step].num_tokens);
+  }
+  EXPECT_TRUE(state_bytes(*ahead) == state_bytes(*waiting));
+}
+
 TEST(BadStep, ChangesNotOneByteWhateverTheRecipe) {
   for (RecipeKind recipe : kAllRecipes) check_bad_step(bf16_options(recipe), label(recipe));
 }

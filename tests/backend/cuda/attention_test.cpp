@@ -326,7 +326,7 @@ bool gpu_is_there() {
 class CudaAttention : public ::testing::TestWithParam<Setup> {
  protected:
   void SetUp() override {
-    if (!gpu_is_there()) GTEST_SKIP() << "skipped: no GPU";
+    if (!gpu_is_there()) GTEST_SKIP() << "no usable GPU";
   }
 };
 
