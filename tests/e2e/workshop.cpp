@@ -1,6 +1,7 @@
 #include "e2e/workshop.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -137,6 +138,11 @@ fs::path Workshop::math_rows(int rows, const std::string& name) {
   return path(name);
 }
 
+std::string test_device() {
+  const char* device = std::getenv("LLMFP8_TEST_DEVICE");
+  return device == nullptr || *device == '\0' ? "cpu" : device;
+}
+
 Args Workshop::args(const Args& more) const {
   Args all = {"--model_name",       path("model").string(),
               "--dataset_name",     path("rows.jsonl").string(),
@@ -147,7 +153,10 @@ Args Workshop::args(const Args& more) const {
               "--num_warmup_steps", "0",
               "--max_seq_length",   "64",
               "--log_interval",     "1",
-              "--threads",          "1"};
+              "--threads",          "1",
+              "--device",           test_device()};
+  // Whole runs are compared bit for bit.
+  if (test_device() != "cpu") all.push_back("--deterministic");
   for (std::size_t i = 0; i < more.size(); ++i) {
     const auto same = std::find(all.begin(), all.end(), more[i]);
     const bool has_value = i + 1 < more.size() && !more[i + 1].starts_with("--");

@@ -30,6 +30,9 @@ struct Safetensors {
 std::string read_bytes(const std::filesystem::path& path);
 void write_bytes(const std::filesystem::path& path, const std::string& bytes);
 
+// Where the programs run: LLMFP8_TEST_DEVICE, else the CPU.
+std::string test_device();
+
 class Workshop {
  public:
   Workshop();
