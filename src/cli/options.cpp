@@ -261,6 +261,10 @@ void declare_optimizer(Declarations& d, bool multi) {
       "weight_update", &RunConfig::weight_update, WeightUpdate::exact,
       {{"exact", WeightUpdate::exact}, {"stochastic", WeightUpdate::stochastic}, {"python", WeightUpdate::python}},
       "exact: fp32 master weights; stochastic: bf16 weights, rounded stochastically; python: as the Python stack");
+  d.choice<GradPrecision>(
+      "grad_dtype", &RunConfig::grad_dtype, GradPrecision::automatic,
+      {{"auto", GradPrecision::automatic}, {"fp32", GradPrecision::fp32}, {"bf16", GradPrecision::bf16}},
+      "of the gradients of weights; auto: bf16 on a GPU where a step has one micro-batch, else fp32");
 }
 
 void declare_precision(Declarations& d) {

@@ -107,6 +107,9 @@ void resolve(RunConfig& config) {
 // What was asked for and has no effect must not pass in silence.
 std::vector<std::string> warnings_of(const RunConfig& config) {
   std::vector<std::string> warnings;
+  if (config.mixed_precision == MixedPrecision::fp32 && config.grad_dtype == GradPrecision::bf16) {
+    warnings.push_back("--grad_dtype bf16 has no effect with --mixed_precision fp32: gradients are fp32 then");
+  }
   if (config.mixed_precision == MixedPrecision::fp32 && config.weight_update != WeightUpdate::exact) {
     warnings.push_back(fmt::format("--weight_update {} has no effect with --mixed_precision fp32: the weights have "
                                    "all bits",

@@ -60,6 +60,7 @@ struct RunConfig {
   double max_grad_norm = 0.0;             // 0: no clipping
   OptimState optim_state = OptimState::fp32;
   WeightUpdate weight_update = WeightUpdate::exact;
+  GradPrecision grad_dtype = GradPrecision::automatic;
 
   // Precision
   MixedPrecision mixed_precision = MixedPrecision::bf16;

@@ -21,6 +21,10 @@ enum class OptimState : std::uint8_t { fp32, bf16, eight_bit };
 // the Python stack does: small updates are lost.
 enum class WeightUpdate : std::uint8_t { exact, stochastic, python };
 
+// In what the gradients of weights are kept between the backward pass and AdamW. automatic: bf16 on a GPU where a step has
+// one micro-batch, else fp32, since sums of many would lose bits.
+enum class GradPrecision : std::uint8_t { automatic, fp32, bf16 };
+
 // Where delayed scaling begins. calibrate: one micro-batch in just-in-time scaling fills the empty amax histories. te:
 // scales start at 1, as in Transformer Engine.
 enum class Fp8Start : std::uint8_t { calibrate, te };

@@ -23,13 +23,23 @@ std::string_view device_name(Device device) {
   return device == Device::cpu ? "cpu" : device == Device::cuda ? "cuda" : "auto";
 }
 
-EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& precision, const RunInputs& inputs) {
+DType grad_dtype(const RunConfig& config, const PrecisionChoice& precision, const Capabilities& device) {
+  if (precision.dtype == DType::f32) return DType::f32;
+  const bool narrow = config.grad_dtype == GradPrecision::automatic
+                          ? device.asynchronous && config.gradient_accumulation_steps == 1
+                          : config.grad_dtype == GradPrecision::bf16;
+  return narrow ? DType::bf16 : DType::f32;
+}
+
+EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& precision, const RunInputs& inputs,
+                             const Capabilities& device) {
   EngineOptions options;
   options.dtype = precision.dtype;
   options.recipe = precision.recipe;
   options.fp8_lm_head = config.fp8_lm_head;
   options.fp8_start = precision.fp8_start;
   options.recompute = config.recompute;
+  options.grad_dtype = grad_dtype(config, precision, device);
   options.optimizer = {config.adam_beta1, config.adam_beta2, config.adam_eps, config.weight_decay, config.optim_state,
                        config.weight_update};
   options.decay_rule = program_rules(config.program).decay_bias_and_norm ? DecayRule::everything : DecayRule::no_bias_or_norm;
@@ -91,7 +101,7 @@ void Trainer::open() {
   total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs, config_.max_steps);
   schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
 
-  engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_));
+  engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_, backend_->capabilities()));
   throw_if_interrupted();
   engine_->load(*inputs_.model);
   throw_if_interrupted();
@@ -112,7 +122,8 @@ void Trainer::print_header() const {
   log::info("model: {} ({}, {:.1f}M parameters, stored as {})", config_.model_name, c.model_type,
             static_cast<double>(engine_->params().table().num_parameters()) / 1e6, inputs_.model->stored_as());
   log::info("device: {}; matrix products: {}", backend_->capabilities().device, backend_->capabilities().matmul);
-  log::info("precision: {}; weights and activations {}, AdamW update {}", precision_.description, name(precision_.dtype),
+  log::info("precision: {}; weights and activations {}, gradients {}, AdamW update {}", precision_.description, name(precision_.dtype),
+            name(engine_->options().grad_dtype),
             precision_.dtype == DType::f32 || config_.weight_update == WeightUpdate::exact ? "exact (as fp32)" : "rounded");
   if (config_.weight_update == WeightUpdate::python) {
     log::warning("--weight_update python rounds weights to nearest as the Python stack does: small updates are lost");

@@ -164,6 +164,7 @@ TEST(Defaults, EqualTheContract) {
       {"fp8_start", "calibrate", "calibrate"},
       {"optim_state", "fp32", "fp32"},
       {"weight_update", "exact", "exact"},
+      {"grad_dtype", "auto", "auto"},
       {"recompute", "none", "none"},
       {"eval_max_rows", "0", "0"},
       {"max_steps", "0", "0"},
@@ -226,6 +227,7 @@ TEST(Syntax, ValuesAndSwitches) {
   EXPECT_EQ(parse_with("--wandb_run_name=a=b").wandb_run_name, "a=b");
   EXPECT_EQ(parse_with("--batch_size 3 --eval_batch_size 5").eval_batch_size, 5);
   EXPECT_EQ(parse_with("--optim_state 8bit").optim_state, OptimState::eight_bit);
+  EXPECT_EQ(parse_with("--grad_dtype bf16").grad_dtype, GradPrecision::bf16);
   EXPECT_TRUE(parse_with("--recompute block").gradient_checkpointing);
   const char* argv[] = {"train_fp8", "--model_name", "m", "--dataset_name", "d"};
   EXPECT_EQ(parse_command_line(Program::train_fp8, 5, argv).config.model_name, "m");
@@ -333,6 +335,8 @@ TEST(Warnings, WhatHasNoEffect) {
     EXPECT_TRUE(warnings("--weight_update " + update).empty());
   }
   EXPECT_TRUE(warnings("--mixed_precision fp32 --weight_update exact").empty());
+  EXPECT_EQ(warnings("--mixed_precision fp32 --grad_dtype bf16").size(), 1u);
+  EXPECT_TRUE(warnings("--mixed_precision fp32 --grad_dtype fp32").empty());
 
   const testing::TempDir temp;
   const std::string file = (temp.path() / "rows.jsonl").string();

@@ -220,6 +220,14 @@ TEST(Runs, FlagsThatSaySomething) {
   };
   const std::vector<double> te_losses = metric(shop.output(), "Train/Loss");
   EXPECT_EQ(losses({"--fp8_start", "te"}), te_losses);
+  // Gradients rounded to bf16 have another norm, by less than a bf16 step.
+  const auto first_norm = [&](const Args& flags) {
+    losses(flags);
+    return metric(shop.output(), "stability/gradient_norm").front();
+  };
+  const double wide = first_norm({"--grad_dtype", "fp32"}), narrow = first_norm({"--grad_dtype", "bf16"});
+  EXPECT_NE(wide, narrow);
+  EXPECT_NEAR(wide, narrow, 0x1p-8 * wide);
   EXPECT_NE(losses({}), te_losses);
   EXPECT_NE(losses({"--use_te", "--fp8_start", "calibrate"}), te_losses);
   EXPECT_EQ(te.count("warning: --use_wandb"), 1u) << te.err;
