@@ -142,11 +142,11 @@ Json measure(const Flags& flags, const BatchSpec& spec, int threads, const std::
   double named = 0;
   for (const auto& [what, seconds] : best_timings.seconds) {
     named += seconds;
-    if (what == "matrix products") continue;
+    if (what == "gemm") continue;
     phases[what] = seconds;
   }
   phases["matrix engine"] = best_timings.engine_seconds;
-  phases["images, epilogues of products"] = best_timings.seconds["matrix products"] - best_timings.engine_seconds;
+  phases["images, epilogues of products"] = best_timings.seconds["gemm"] - best_timings.engine_seconds;
   phases["rest"] = best - named;
   result["phases"] = phases;
   return result;

@@ -42,7 +42,7 @@ Json machine();                   // processor, cores, load average
 // called before this process has started threads. Throws Error with the child's message.
 Json in_child(const std::function<Json()>& body);
 
-// Seconds by what was done. Names are those of the printed table.
+// Seconds by operation, named as in backend/ops.h.
 using Seconds = std::map<std::string, double>;
 
 // A product as it was asked of the backend, without its formats.
@@ -57,7 +57,7 @@ struct ProductShape {
 
 struct Timings {
   Seconds seconds;
-  double engine_seconds = 0;                      // inside the matrix engine, a part of seconds["matrix products"]
+  double engine_seconds = 0;                      // inside the matrix engine, a part of seconds["gemm"]
   std::map<ProductShape, std::int64_t> products;  // calls
 
   void clear() { *this = Timings(); }

@@ -1,6 +1,7 @@
 // The CPU backend with a clock around every operation, and around the matrix engine inside the products.
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/simd.h"
+#include "backend/op_observer.h"
 #include "backend/registry.h"
 #include "core/thread_pool.h"
 #include "measure.h"
@@ -35,106 +36,32 @@ class TimedEngine : public cpu::MatmulEngine {
   Timings& timings_;
 };
 
+// Seconds of every operation under its name; the CPU runs each to its end before it returns.
+class NamedSeconds : public OpObserver {
+ public:
+  explicit NamedSeconds(Timings& timings) : timings_(timings) {}
+  void begin(const OpInfo& info) override {
+    name_ = info.name;
+    start_ = now();
+  }
+  void end() override { timings_.seconds[std::string(name_)] += now() - start_; }
+
+ private:
+  Timings& timings_;
+  std::string_view name_;
+  double start_ = 0;
+};
+
+// The CPU's operations, which write down every product.
 class TimedOps : public cpu::CpuOps {
  public:
   TimedOps(Arena& arena, const cpu::MatmulEngine& engine, Timings& timings)
-      : CpuOps(arena, engine, num_threads()), timings_(timings) {}
+      : CpuOps(arena, engine, num_threads()), timings_(timings), seconds_(timings) {
+    set_observer(&seconds_);
+  }
 
  protected:
-  void do_zero(const Tensor& out) override {
-    const Clock c(at("copies, gathers"));
-    CpuOps::do_zero(out);
-  }
-  void do_copy(const Tensor& from, const Tensor& to) override {
-    const Clock c(at("copies, gathers"));
-    CpuOps::do_copy(from, to);
-  }
-  void do_embedding(const EmbeddingArgs& args) override {
-    const Clock c(at("embedding"));
-    CpuOps::do_embedding(args);
-  }
-  void do_embedding_backward(const EmbeddingBackwardArgs& args, void* scratch) override {
-    const Clock c(at("embedding"));
-    CpuOps::do_embedding_backward(args, scratch);
-  }
-  void do_rmsnorm(const RmsnormArgs& args) override {
-    const Clock c(at("norms"));
-    CpuOps::do_rmsnorm(args);
-  }
-  void do_rmsnorm_backward(const RmsnormBackwardArgs& args, void* scratch) override {
-    const Clock c(at("norms"));
-    CpuOps::do_rmsnorm_backward(args, scratch);
-  }
-  void do_rope(const RopeArgs& args) override {
-    const Clock c(at("rope"));
-    CpuOps::do_rope(args);
-  }
-  void do_swiglu(const SwigluArgs& args) override {
-    const Clock c(at("swiglu"));
-    CpuOps::do_swiglu(args);
-  }
-  void do_swiglu_backward(const SwigluBackwardArgs& args) override {
-    const Clock c(at("swiglu"));
-    CpuOps::do_swiglu_backward(args);
-  }
-  void do_attention(const AttentionArgs& args, void* scratch) override {
-    const Clock c(at("attention"));
-    CpuOps::do_attention(args, scratch);
-  }
-  void do_attention_backward(const AttentionBackwardArgs& args, void* scratch) override {
-    const Clock c(at("attention backward"));
-    CpuOps::do_attention_backward(args, scratch);
-  }
   void do_gemm(const GemmArgs& args, void* scratch) override {
-    record(args);
-    const Clock c(at("matrix products"));
-    CpuOps::do_gemm(args, scratch);
-  }
-  void do_bias_backward(const BiasBackwardArgs& args) override {
-    const Clock c(at("biases"));
-    CpuOps::do_bias_backward(args);
-  }
-  void do_gather_rows(const GatherRowsArgs& args) override {
-    const Clock c(at("copies, gathers"));
-    CpuOps::do_gather_rows(args);
-  }
-  void do_scatter_rows(const ScatterRowsArgs& args) override {
-    const Clock c(at("copies, gathers"));
-    CpuOps::do_scatter_rows(args);
-  }
-  void do_cross_entropy(const CrossEntropyArgs& args) override {
-    const Clock c(at("cross-entropy"));
-    CpuOps::do_cross_entropy(args);
-  }
-  void do_amax(const Tensor& x, const Tensor& num_rows, const Tensor& amax) override {
-    const Clock c(at("quantisation"));
-    CpuOps::do_amax(x, num_rows, amax);
-  }
-  void do_quantize(const Tensor& x, const Tensor& num_rows, const QTensor& out) override {
-    const Clock c(at("quantisation"));
-    CpuOps::do_quantize(x, num_rows, out);
-  }
-  void do_update_scales(const ScaleUpdateArgs& args) override {
-    const Clock c(at("quantisation"));
-    CpuOps::do_update_scales(args);
-  }
-  void do_accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) override {
-    const Clock c(at("gradient norm"));
-    CpuOps::do_accumulate_sum_of_squares(grad, scalars);
-  }
-  void do_adamw(const AdamwArgs& args) override {
-    const Clock c(at("AdamW"));
-    CpuOps::do_adamw(args);
-  }
-  void do_quantize_weight(const Tensor& weight, const QTensor& out, const StepScalars* scalars) override {
-    const Clock c(at("weight quantisation"));
-    CpuOps::do_quantize_weight(weight, out, scalars);
-  }
-
- private:
-  double& at(const char* what) { return timings_.seconds[what]; }
-
-  void record(const GemmArgs& args) {
     const bool wgrad = args.pass == GemmPass::wgrad;
     ProductShape shape{args.pass,       args.out.rows(),
                        args.out.cols(), args.a.shape[wgrad ? 0 : 1],
@@ -143,9 +70,12 @@ class TimedOps : public cpu::CpuOps {
     const std::int64_t live = args.num_rows.defined() ? cpu::live_rows(args.num_rows, tokens, args.row_offset) : tokens;
     (wgrad ? shape.k : shape.m) = live;
     if (live > 0) ++timings_.products[shape];
+    CpuOps::do_gemm(args, scratch);
   }
 
+ private:
   Timings& timings_;
+  NamedSeconds seconds_;
 };
 
 class TimedBackend : public Backend {

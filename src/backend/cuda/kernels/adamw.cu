@@ -96,8 +96,9 @@ __device__ inline void store8(float* to, const Span<kVector>& s, const float (&v
 // ---- the arithmetic without branches
 //
 // nvcc's square root and division branch for operands that are rare, once an element, which keeps the elements of a
-// thread from overlapping. Here the common range is computed in a straight line, with one question at the end; what lies
-// outside is loaded again and goes through adamw_element. In that range the results are IEEE's, so the bytes are the same.
+// thread from overlapping. Here the common range is computed in a straight line, with one question at the end; 8 elements
+// of which one lies outside are loaded again and go through adamw_rare. In that range the results are IEEE's, so the bytes
+// are the same.
 
 // The largest distance of patterns above a bound: what lies below the bound, or is negative, wraps around to the far end,
 // and so do infinities and NaN. One comparison at the end asks for the range of all.

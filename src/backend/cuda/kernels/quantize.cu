@@ -94,6 +94,17 @@ constexpr int kMxBlock = 32;     // elements under one scale
 constexpr int kMxColumns = 256;  // of a tile; its rows are 32
 constexpr int kMxThreads = 256;
 
+// v: the values at (row, col .. col + 7); zero at and beyond `live` rows and beyond the matrix.
+template <typename Source>
+__device__ inline void load_patch_row(const Source& source, std::int64_t live, std::int64_t row, std::int64_t col,
+                                      float (&v)[8]) {
+  if (Source::kVector) {
+    if (row < live && col < source.cols) return source.values(source.fetch(source.at(row, col), 0), row, col, v);
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] = !Source::kVector && row < live && col + i < source.cols ? source.load1(row, col + i) : 0.0f;
+}
+
 // One E8M0 scale per 32 columns of a row and per 32 rows of a column. Block: a tile of 32 rows x 256 columns, a warp
 // takes 4 rows, a thread 8 columns of each. The row-wise maximum is over 4 neighbouring lanes, the column-wise one over
 // the warps through shared memory. Rows at and beyond the count are zero, so their codes and scale codes are 0. Rows
