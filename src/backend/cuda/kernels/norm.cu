@@ -1,26 +1,12 @@
-// RMSNorm forward and backward, and the forward pass fused with the cast to FP8. Called by CudaOps.
+// RMSNorm forward and backward; norm_quantize.cu has the forward pass fused with the cast to FP8. Called by CudaOps.
 //
 // Sums run in an order that follows from the shape alone: per thread over its vectors, lanes, warps. They are fp32, but
 // for the projection of the backward pass in f32 mode: its terms cancel, and dx would inherit the loss.
 #include "backend/cuda/kernels/kernels.h"
-#include "backend/cuda/kernels/quantize_tile.cuh"
+#include "backend/cuda/kernels/norm.cuh"
 
 namespace llmfp8::cuda {
 namespace {
-
-// How a row is spread over a block: thread t takes vectors t, t + threads, …, at most kPer of them, in registers.
-// kPer 0: any number, read again from memory where they are needed a second time.
-struct RowLayout {
-  int threads;
-  int per;
-};
-
-RowLayout row_layout(std::int64_t vectors, bool vector) {
-  const int threads =
-      static_cast<int>(std::clamp<std::int64_t>(ceil_div(ceil_div(vectors, 2), kWarp) * kWarp, kWarp, 512));
-  const std::int64_t per = ceil_div(vectors, threads);
-  return {threads, vector && per <= 4 ? (per <= 2 ? 2 : 4) : 0};
-}
 
 template <typename Body>
 void with_per(int per, Body&& body) {
@@ -29,16 +15,6 @@ void with_per(int per, Body&& body) {
     case 4: return body(std::integral_constant<int, 4>());
     default: return body(std::integral_constant<int, 0>());
   }
-}
-
-__device__ inline float rstd_of(float squares, std::int64_t cols, double eps) {
-  return static_cast<float>(1.0 / sqrt(static_cast<double>(squares) / static_cast<double>(cols) + eps));
-}
-
-template <int N>
-__device__ inline void add_squares(const float (&x)[N], float& squares) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) squares = fmaf(x[i], x[i], squares);
 }
 
 template <typename A, int N>
@@ -252,57 +228,6 @@ __global__ void weight_gradient_kernel(const float* partials, std::int64_t block
   out[column] = from_float<G>(static_cast<float>(total));
 }
 
-// ---- fused with the cast
-
-// The matrix y, rounded to A, of quantize_tile.cuh. rstd: f32, of all rows.
-template <typename A, bool Vector>
-struct NormSource {
-  static constexpr bool kVector = Vector, kPair = false;
-  static constexpr int kBlocks = 2;
-  using Raw = Raw8<A>;
-  const A* data;
-  std::int64_t rows, cols, stride;
-  const A* weight;
-  const float* rstd;
-
-  __device__ const A* at(std::int64_t row, std::int64_t col) const { return data + row * stride + col; }
-  __device__ Raw fetch(const A* at, int r) const { return fetch8(at + r * stride); }
-  __device__ void values(const Raw& raw, std::int64_t row, std::int64_t col, float (&v)[8]) const {
-    float w[8];
-    unpack8(raw, v);
-    load<8>(weight + col, w);
-    const float factor = rstd[row];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = round_to<A>(v[i] * factor * w[i]);
-  }
-  __device__ float load1(std::int64_t row, std::int64_t col) const {
-    return round_to<A>(as_float(data[row * stride + col]) * rstd[row] * as_float(weight[col]));
-  }
-};
-
-// rstd alone, in the order of summation of rmsnorm_kernel (same threads, same vectors), so that both give the same
-// bits.
-template <typename A, int N>
-__global__ void __launch_bounds__(512)
-    rstd_kernel(Matrix<const A> x, float* rstds, const std::int32_t* num_rows, double eps) {
-  __shared__ float room[kWarp];
-  const std::int64_t live = live_rows(num_rows, x.rows), vectors = x.cols / N;
-  for (std::int64_t row = blockIdx.x; row < x.rows; row += gridDim.x) {
-    float squares = 0.0f;
-    if (row < live) {
-      const A* from = x.row(row);
-#pragma unroll 4
-      for (std::int64_t i = threadIdx.x; i < vectors; i += blockDim.x) {
-        float v[N];
-        load<N>(from + i * N, v);
-        add_squares(v, squares);
-      }
-    }
-    squares = block_sum(squares, room);
-    if (threadIdx.x == 0) rstds[row] = row < live ? rstd_of(squares, x.cols, eps) : 0.0f;
-  }
-}
-
 }  // namespace
 
 void rmsnorm(const RmsnormArgs& args, cudaStream_t stream) {
@@ -360,34 +285,6 @@ void rmsnorm_backward(const RmsnormBackwardArgs& args, void* scratch, cudaStream
             partials, blocks, cols, args.d_weight.accumulate, args.d_weight.tensor.as<G>());
   });
   check_launch("rmsnorm_backward (weight)");
-}
-
-void rmsnorm_quantize(const RmsnormQuantizeArgs& args, cudaStream_t stream) {
-  CHECK(can_fuse_quantize(args.out), "rmsnorm_quantize: this scaling is not fused");
-  if (!args.out.quantized()) {
-    return rmsnorm({args.x, args.weight, args.num_rows, args.eps, args.out.rowwise, args.rstd}, stream);
-  }
-  if (args.x.numel() == 0) return;
-  const std::int64_t rows = args.x.rows(), cols = args.x.cols(), stride = args.x.row_stride;
-  with_activation(args.x.dtype, [&](auto a) {
-    using A = decltype(a);
-    const bool vector = vector_rows(args.x) && aligned(args.weight.data, 16);
-    with_vector<A>(vector, [&](auto n) {
-      const RowLayout layout = row_layout(cols / n(), vector);
-      rstd_kernel<A, n()><<<grid_for(rows, 1 << 20), layout.threads, 0, stream>>>(
-          matrix<const A>(args.x), args.rstd.as<float>(), count_of(args.num_rows), args.eps);
-    });
-    check_launch("rmsnorm_quantize (rstd)");
-    const A *data = args.x.as<const A>(), *weight = args.weight.as<const A>();
-    const float* rstd = args.rstd.as<const float>();
-    if (vectors_of_8(data, rows, cols, stride) && aligned(weight, 16)) {
-      launch_quantize(NormSource<A, true>{data, rows, cols, stride, weight, rstd}, args.out, count_of(args.num_rows),
-                      true, nullptr, stream);
-    } else {
-      launch_quantize(NormSource<A, false>{data, rows, cols, stride, weight, rstd}, args.out, count_of(args.num_rows),
-                      true, nullptr, stream);
-    }
-  });
 }
 
 }  // namespace llmfp8::cuda

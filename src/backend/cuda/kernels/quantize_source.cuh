@@ -6,8 +6,9 @@
 //   a multiprocessor shall hold, which bounds the registers: latency is hidden by other blocks.
 //   Raw: what a thread loads for 8 values of a row; `fetch(at, r)` loads it r rows behind the place `at(row, col)`,
 //   `values(raw, row, col, v)` makes fp32 of it. `load1(row, col)` is one value, where kVector is not set.
-// A pair source makes columns c and cols/2 + c of its matrix from the same inputs: `values(raw, row, c, first, second)`,
-// `load_pair(row, c, first, second)`.
+// A pair source makes two columns of its matrix from the same inputs. It has cols / 2 columns of its own, and for its column
+// c `first_column(c)` and first_column(c) + `distance()` of the matrix; eight of them, from a multiple of 8 on, lie side by
+// side. `values(raw, row, c, first, second)`, `load_pair(row, c, first, second)`.
 #pragma once
 
 #include "backend/cuda/kernels/device.cuh"

@@ -75,22 +75,42 @@ __device__ inline void store_rowwise(const CodeOutputs& out, std::int64_t row, s
   }
 }
 
-// Where the columns of a tile lie in the matrix.
+// codes: of rows row .. row + 15 of a column, the first in the lowest byte; row: a multiple of 16.
+__device__ inline void store_16_rows(const CodeOutputs& out, const uint4& codes, std::int64_t col, std::int64_t row,
+                                     std::int64_t rows) {
+  std::uint8_t* to = out.columnwise + col * out.columnwise_stride + row;
+  if (out.columnwise_vector && row + 16 <= rows) {
+    *reinterpret_cast<uint4*>(to) = codes;
+    return;
+  }
+  const std::uint32_t four[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    if (row + i < rows) to[i] = static_cast<std::uint8_t>(four[i / 4] >> (8 * (i % 4)));
+  }
+}
+
+// Where the columns of a tile lie in the matrix. A column of the source is a column of the matrix, or a pair of them.
 template <typename Source>
 struct TileColumns {
-  std::int64_t first;   // of the tile, in the source's columns
-  std::int64_t limit;   // columns of the source: cols, or cols / 2 of a pair
-  std::int64_t second;  // how far the second of a pair lies behind the first
+  const Source& source;
+  std::int64_t first;  // of the tile, in the source's columns
+  std::int64_t limit;  // columns of the source: cols, or cols / 2 pairs
 
-  __device__ TileColumns(const Source& source, std::int64_t tile)
-      : first(tile * (Source::kPair ? kTile / 2 : kTile)),
-        limit(Source::kPair ? source.cols / 2 : source.cols),
-        second(source.cols / 2) {}
+  __device__ TileColumns(const Source& from, std::int64_t tile)
+      : source(from), first(tile * (Source::kPair ? kTile / 2 : kTile)), limit(Source::kPair ? from.cols / 2 : from.cols) {}
 
-  // Of column c of the tile in shared memory, where a pair's second patch lies 64 columns behind its first; limit or
+  // Of column c of the tile in shared memory, where the second columns of the pairs lie 64 behind the first ones; limit or
   // more: outside.
   __device__ std::int64_t in_source(int c) const { return first + (Source::kPair ? c % (kTile / 2) : c); }
-  __device__ std::int64_t in_output(int c) const { return in_source(c) + (Source::kPair && c >= kTile / 2 ? second : 0); }
+  // Of column `col` of the source; patch: 1 for the second of a pair.
+  __device__ std::int64_t in_matrix(std::int64_t col, int patch) const {
+    if constexpr (Source::kPair) {
+      return source.first_column(col) + (patch == 0 ? 0 : source.distance());
+    } else {
+      return col;
+    }
+  }
 };
 
 // What the word index of a column is exclusive-ored with.
@@ -113,16 +133,7 @@ __device__ inline void store_columnwise(const CodeOutputs& out, const std::uint3
     const int mask = swizzle<Source>(c);
     const uint4 words = *reinterpret_cast<const uint4*>(codes + c * kTileWords + ((4 * piece) ^ (mask & ~3)));
     const uint4 sixteen = (mask & 2) != 0 ? make_uint4(words.z, words.w, words.x, words.y) : words;
-    std::uint8_t* to = out.columnwise + columns.in_output(c) * out.columnwise_stride + row;
-    if (out.columnwise_vector && row + 16 <= rows) {
-      *reinterpret_cast<uint4*>(to) = sixteen;
-    } else {
-      const std::uint32_t four[4] = {sixteen.x, sixteen.y, sixteen.z, sixteen.w};
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        if (row + i < rows) to[i] = static_cast<std::uint8_t>(four[i / 4] >> (8 * (i % 4)));
-      }
-    }
+    store_16_rows(out, sixteen, columns.in_matrix(columns.in_source(c), c / (kTile / 2)), row, rows);
   }
 }
 
@@ -206,7 +217,8 @@ __device__ inline float quantize_tile(const Source& source, const CodeOutputs& o
 #pragma unroll
   for (int p = 0; p < kPatches; ++p) {
     if (out.rowwise != nullptr && inside) {
-      const std::int64_t out_col = col + p * columns.second, end = p == 0 ? columns.limit : source.cols;
+      // Eight columns of a source lie side by side in the matrix, the last ones of an odd width may not exist.
+      const std::int64_t out_col = columns.in_matrix(col, p), end = out_col + (columns.limit - col);
 #pragma unroll
       for (int r = 0; r < 4; ++r) {
         if (r < rows_left) store_rowwise(out, row + r, out_col, end, low[p][r], high[p][r]);

@@ -58,13 +58,22 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// The rotated matrix, rounded to A, of quantize_tile.cuh. A vector of 8 columns lies in one half of one head.
-template <typename A, bool Vector>
-struct RopeSource {
-  static constexpr bool kVector = Vector, kPair = false;
-  static constexpr int kBlocks = 2;
+// The cosines of a row's position, then its sines.
+__device__ inline const float* angles_of(const std::int32_t* positions, const Matrix<const float>& cos_sin, std::int64_t row) {
+  const std::int32_t position = positions[row];
+  require(position >= 0 && position < cos_sin.rows);
+  return cos_sin.row(position);
+}
+
+// The rotated matrix, rounded to A, of quantize_tile.cuh, as pairs: c counts the first halves of all heads, and the values
+// of a pair are rotated together, so that data and angles are read once.
+template <typename A>
+struct RopePairs {
+  static constexpr bool kVector = true, kPair = true;
+  static constexpr int kBlocks = 3;
   struct Raw {
-    Raw8<A> own, partner;  // partner: half a head away; own again where nothing is rotated
+    Raw8<A> first, second;
+    const float* angles;
   };
   const A* data;
   std::int64_t rows, cols, stride;
@@ -72,54 +81,59 @@ struct RopeSource {
   Matrix<const float> cos_sin;
   RopeShape shape;
 
-  // How far the partner of a column is; 0: a value head, which is not rotated.
-  __device__ std::int64_t to_partner(std::int64_t col) const {
-    const auto head_dim = static_cast<std::uint32_t>(2 * shape.half);
-    if (col >= shape.rotated_heads * head_dim) return 0;
-    return static_cast<std::uint32_t>(col) % head_dim < shape.half ? shape.half : -shape.half;
+  // 32-bit division: a 64-bit one would cost more than the rotation.
+  __device__ std::int64_t first_column(std::int64_t c) const {
+    const auto pair = static_cast<std::uint32_t>(c), half = static_cast<std::uint32_t>(shape.half);
+    return pair + pair / half * half;
   }
+  __device__ std::int64_t distance() const { return shape.half; }
+
   struct At {
-    const A* own;
-    std::int64_t partner;  // how far
+    const A* first;
+    std::int64_t row;
   };
-  __device__ At at(std::int64_t row, std::int64_t col) const { return {data + row * stride + col, to_partner(col)}; }
+  __device__ At at(std::int64_t row, std::int64_t c) const { return {data + row * stride + first_column(c), row}; }
   __device__ Raw fetch(const At& at, int r) const {
-    const A* from = at.own + r * stride;
-    return {fetch8(from), fetch8(from + at.partner)};
+    const A* from = at.first + r * stride;
+    return {fetch8(from), fetch8(from + shape.half), angles_of(positions, cos_sin, at.row + r)};
   }
-  __device__ void values(const Raw& raw, std::int64_t row, std::int64_t col, float (&v)[8]) const {
-    unpack8(raw.own, v);
-    const std::int64_t partner = to_partner(col);
-    if (partner == 0) return;
-    float other[8], c[8], s[8];
-    unpack8(raw.partner, other);
-    const float* angles = angles_of(row) + index_in_half(col);
-    load<8>(angles, c), load<8>(angles + shape.half, s);
+  __device__ void values(const Raw& raw, std::int64_t, std::int64_t c, float (&x)[8], float (&y)[8]) const {
+    unpack8(raw.first, x), unpack8(raw.second, y);
+    const auto pair = static_cast<std::uint32_t>(c), half = static_cast<std::uint32_t>(shape.half);
+    if (pair >= static_cast<std::uint32_t>(shape.rotated_heads) * half) return;  // a value head
+    float cosine[8], sine[8];
+    const float* angles = raw.angles + pair % half;
+    load<8>(angles, cosine), load<8>(angles + shape.half, sine);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = rotated(partner, v[i], other[i], c[i], s[i]);
+    for (int i = 0; i < 8; ++i) {
+      const float s = shape.sign * sine[i], rotated = rotate_first(x[i], y[i], cosine[i], s);
+      y[i] = round_to<A>(rotate_second(x[i], y[i], cosine[i], s));
+      x[i] = round_to<A>(rotated);
+    }
   }
+};
+
+// The same one value at a time, for head dimensions and addresses that vectors do not fit.
+template <typename A>
+struct RopeSource {
+  static constexpr bool kVector = false, kPair = false;
+  static constexpr int kBlocks = 2;
+  struct Raw {};
+  const A* data;
+  std::int64_t rows, cols, stride;
+  const std::int32_t* positions;
+  Matrix<const float> cos_sin;
+  RopeShape shape;
+
   __device__ float load1(std::int64_t row, std::int64_t col) const {
     const A* from = data + row * stride + col;
-    const std::int64_t partner = to_partner(col);
-    if (partner == 0) return as_float(*from);
-    const float* angles = angles_of(row) + index_in_half(col);
-    return rotated(partner, as_float(*from), as_float(from[partner]), angles[0], angles[shape.half]);
-  }
-
- private:
-  // 32-bit division: a 64-bit one would cost more than the rotation.
-  __device__ std::uint32_t index_in_half(std::int64_t col) const {
-    return static_cast<std::uint32_t>(col) % static_cast<std::uint32_t>(shape.half);
-  }
-  // The cosines of a row, then its sines.
-  __device__ const float* angles_of(std::int64_t row) const {
-    const std::int32_t position = positions[row];
-    require(position >= 0 && position < cos_sin.rows);
-    return cos_sin.row(position);
-  }
-  __device__ float rotated(std::int64_t partner, float own, float other, float c, float s) const {
-    s *= shape.sign;
-    return round_to<A>(partner > 0 ? rotate_first(own, other, c, s) : rotate_second(other, own, c, s));
+    const auto column = static_cast<std::uint32_t>(col), half = static_cast<std::uint32_t>(shape.half);
+    if (column >= static_cast<std::uint32_t>(shape.rotated_heads) * 2 * half) return as_float(*from);
+    const std::uint32_t index = column % (2 * half);
+    const float* angles = angles_of(positions, cos_sin, row) + index % half;
+    const float c = angles[0], s = shape.sign * angles[half];
+    return round_to<A>(index < half ? rotate_first(as_float(*from), as_float(from[half]), c, s)
+                                    : rotate_second(as_float(from[-static_cast<std::int64_t>(half)]), as_float(*from), c, s));
   }
 };
 
@@ -152,15 +166,16 @@ void rope_quantize(const RopeQuantizeArgs& args, cudaStream_t stream) {
   const RopeShape shape = rope_shape(args.rope);
   with_activation(qkv.dtype, [&](auto a) {
     using A = decltype(a);
-    const auto launch = [&](auto vector) {
-      const RopeSource<A, vector()> source{qkv.as<const A>(), qkv.rows(), qkv.cols(), qkv.row_stride,
-                                           args.rope.positions.as<const std::int32_t>(), matrix<const float>(args.rope.cos_sin), shape};
+    const auto launch = [&]<typename Source>(std::type_identity<Source>) {
+      const Source source{qkv.as<const A>(), qkv.rows(), qkv.cols(), qkv.row_stride,
+                          args.rope.positions.as<const std::int32_t>(), matrix<const float>(args.rope.cos_sin), shape};
       launch_quantize(source, args.out, count_of(args.rope.num_tokens), true, nullptr, stream);
     };
-    if (vectors_of_8(qkv.data, qkv.rows(), qkv.cols(), qkv.row_stride) && shape.half % 8 == 0 && aligned(args.rope.cos_sin.data, 16)) {
-      launch(std::true_type());
+    if (vectors_of_8(qkv.data, qkv.rows(), qkv.cols(), qkv.row_stride) && shape.half % 8 == 0 &&
+        aligned(args.rope.cos_sin.data, 16) && args.rope.cos_sin.row_stride % 4 == 0) {
+      launch(std::type_identity<RopePairs<A>>());
     } else {
-      launch(std::false_type());
+      launch(std::type_identity<RopeSource<A>>());
     }
   });
 }

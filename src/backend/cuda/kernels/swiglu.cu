@@ -138,6 +138,8 @@ struct SwigluBackwardSource {
   const A* dy;
   std::int64_t rows, cols, stride, dy_stride;  // cols: of d_gate_up
 
+  __device__ std::int64_t first_column(std::int64_t c) const { return c; }
+  __device__ std::int64_t distance() const { return cols / 2; }
   struct At {
     const A *gate, *dy;
   };
