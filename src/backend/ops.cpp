@@ -2,6 +2,7 @@
 #include "backend/ops.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "core/error.h"
 
@@ -85,36 +86,50 @@ void check_cross_entropy(const CrossEntropyArgs& args) {
   check_count("cross_entropy", args.count);
 }
 
-// Tells an observer of the operation that runs in its scope.
+OpInfo info_of(std::string_view op, const Tensor& t) { return {op, t.rows(), t.cols()}; }
+
+OpOutput all(const Tensor& t) { return {&t}; }
+OpOutput rows(const Tensor& t, const Tensor& count, std::int64_t row_offset = 0) { return {&t, nullptr, &count, row_offset}; }
+OpOutput rows(const QTensor& q, const Tensor& count, std::int64_t row_offset = 0) { return {nullptr, &q, &count, row_offset}; }
+
+}  // namespace
+
+// Tells an observer of the operation that runs in its scope. The outputs' tensors outlive it.
 class Observed {
  public:
-  Observed(OpObserver* observer, const OpInfo& info) : observer_(observer) {
-    if (observer_ != nullptr) observer_->begin(info);
+  Observed(const Ops::Observation& observation, OpInfo info, const OpOutput& first = {}, const OpOutput& second = {})
+      : observer_(observation.observer), outputs_{first, second} {
+    if (observer_ == nullptr) return;
+    info.scope = observation.scope;
+    observer_->begin(info);
   }
-  ~Observed() {
-    if (observer_ != nullptr) observer_->end();
+  // What an observer does may fail as the operation itself may: the device can be lost at any call.
+  ~Observed() noexcept(false) {
+    if (observer_ == nullptr || std::uncaught_exceptions() > exceptions_) return;
+    observer_->end();
+    for (const OpOutput& output : outputs_) {
+      if (output.tensor != nullptr || output.matrix != nullptr) observer_->written(output);
+    }
   }
   Observed(const Observed&) = delete;
   Observed& operator=(const Observed&) = delete;
 
  private:
   OpObserver* observer_;
+  OpOutput outputs_[2];
+  int exceptions_ = std::uncaught_exceptions();
 };
-
-OpInfo info_of(std::string_view op, const Tensor& t) { return {op, t.rows(), t.cols()}; }
-
-}  // namespace
 
 void Ops::zero(const Tensor& out) {
   CHECK(out.defined() && out.contiguous(), "zero: wanted a contiguous tensor, found {}", to_string(out.shape));
-  const Observed observed(observer_, info_of("zero", out));
+  const Observed observed(observed_, info_of("zero", out));
   do_zero(out);
 }
 
 void Ops::copy(const Tensor& from, const Tensor& to) {
   CHECK(from.rows() == to.rows() && from.cols() == to.cols(), "copy: {} to {}", to_string(from.shape), to_string(to.shape));
   CHECK(from.dtype == to.dtype || (is_activation(from) && is_activation(to)), "copy: {} to {}", name(from.dtype), name(to.dtype));
-  const Observed observed(observer_, info_of("copy", to));
+  const Observed observed(observed_, info_of("copy", to), all(to));
   do_copy(from, to);
 }
 
@@ -123,7 +138,7 @@ void Ops::embedding(const EmbeddingArgs& args) {
   check_activation("embedding", "table", args.table, args.table.rows(), args.out.cols());
   CHECK(args.table.dtype == args.out.dtype, "embedding: table {}, out {}", name(args.table.dtype), name(args.out.dtype));
   check_count("embedding", args.num_tokens);
-  const Observed observed(observer_, info_of("embedding", args.out));
+  const Observed observed(observed_, info_of("embedding", args.out), rows(args.out, args.num_tokens));
   do_embedding(args);
 }
 
@@ -134,7 +149,7 @@ void Ops::embedding_backward(const EmbeddingBackwardArgs& args) {
   CHECK(args.d_table.tensor.cols() == args.d_out.cols(), "embedding_backward: d_table {}", to_string(args.d_table.tensor.shape));
   const ArenaTensor scratch =
       arena_.take("embedding_backward scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
-  const Observed observed(observer_, info_of("embedding_backward", args.d_out));
+  const Observed observed(observed_, info_of("embedding_backward", args.d_out), all(args.d_table.tensor));
   do_embedding_backward(args, scratch.get().data);
 }
 
@@ -144,7 +159,7 @@ void Ops::rmsnorm(const RmsnormArgs& args) {
   check_same("rmsnorm", args.x, args.y);
   check_vector("rmsnorm", "rstd", args.rstd, DType::f32, args.x.rows());
   check_count("rmsnorm", args.num_rows);
-  const Observed observed(observer_, info_of("rmsnorm", args.x));
+  const Observed observed(observed_, info_of("rmsnorm", args.x), rows(args.y, args.num_rows));
   do_rmsnorm(args);
 }
 
@@ -158,7 +173,7 @@ void Ops::rmsnorm_backward(const RmsnormBackwardArgs& args) {
   check_destination("rmsnorm_backward", args.d_weight, args.weight.numel());
   const ArenaTensor scratch =
       arena_.take("rmsnorm_backward scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
-  const Observed observed(observer_, info_of("rmsnorm_backward", args.x));
+  const Observed observed(observed_, info_of("rmsnorm_backward", args.x), rows(args.dx, args.num_rows), all(args.d_weight.tensor));
   do_rmsnorm_backward(args, scratch.get().data);
 }
 
@@ -168,7 +183,7 @@ void Ops::rope(const RopeArgs& args) {
   check_activation("rope", "qkv", args.qkv, args.positions.numel(), qkv_width(shape));
   check_matrix("rope", "cos_sin", args.cos_sin, args.cos_sin.rows(), args.head_dim);
   check_count("rope", args.num_tokens);
-  const Observed observed(observer_, info_of("rope", args.qkv));
+  const Observed observed(observed_, info_of("rope", args.qkv), rows(args.qkv, args.num_tokens));
   do_rope(args);
 }
 
@@ -176,7 +191,7 @@ void Ops::swiglu(const SwigluArgs& args) {
   check_activation("swiglu", "gate_up", args.gate_up, args.y.rows(), 2 * args.y.cols());
   CHECK(args.gate_up.dtype == args.y.dtype, "swiglu: gate_up {}, y {}", name(args.gate_up.dtype), name(args.y.dtype));
   check_count("swiglu", args.num_rows);
-  const Observed observed(observer_, info_of("swiglu", args.gate_up));
+  const Observed observed(observed_, info_of("swiglu", args.gate_up), rows(args.y, args.num_rows));
   do_swiglu(args);
 }
 
@@ -184,7 +199,7 @@ void Ops::swiglu_backward(const SwigluBackwardArgs& args) {
   check_activation("swiglu_backward", "gate_up", args.gate_up, args.dy.rows(), 2 * args.dy.cols());
   check_same("swiglu_backward", args.gate_up, args.d_gate_up);
   check_count("swiglu_backward", args.num_rows);
-  const Observed observed(observer_, info_of("swiglu_backward", args.gate_up));
+  const Observed observed(observed_, info_of("swiglu_backward", args.gate_up), rows(args.d_gate_up, args.num_rows));
   do_swiglu_backward(args);
 }
 
@@ -195,7 +210,7 @@ void Ops::attention(const AttentionArgs& args) {
   check_matrix("attention", "lse", args.lse, args.shape.num_heads, args.qkv.rows());
   check_count("attention", args.num_tokens);
   const ArenaTensor scratch = arena_.take("attention scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
-  const Observed observed(observer_, info_of("attention", args.qkv));
+  const Observed observed(observed_, info_of("attention", args.qkv), rows(args.out, args.num_tokens));
   do_attention(args, scratch.get().data);
 }
 
@@ -208,7 +223,7 @@ void Ops::attention_backward(const AttentionBackwardArgs& args) {
   check_count("attention_backward", args.num_tokens);
   const ArenaTensor scratch =
       arena_.take("attention_backward scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
-  const Observed observed(observer_, info_of("attention_backward", args.qkv));
+  const Observed observed(observed_, info_of("attention_backward", args.qkv), rows(args.d_qkv, args.num_tokens));
   do_attention_backward(args, scratch.get().data);
 }
 
@@ -219,7 +234,7 @@ void Ops::attention_decode(const AttentionDecodeArgs& args) {
   check_activation("attention_decode", "out", args.out, batch, args.shape.num_heads * args.shape.head_dim);
   check_vector("attention_decode", "slots", args.slots, DType::i32, batch);
   check_same("attention_decode", args.k_cache, args.v_cache);
-  const Observed observed(observer_, info_of("attention_decode", args.qkv));
+  const Observed observed(observed_, info_of("attention_decode", args.qkv), all(args.out));
   do_attention_decode(args);
 }
 
@@ -228,7 +243,7 @@ void Ops::cache_fill(const CacheFillArgs& args) {
   check_activation("cache_fill", "qkv", args.qkv, args.qkv.rows(), qkv_width(args.shape));
   check_vector("cache_fill", "slots", args.slots, DType::i32, args.cu_seqlens.numel() - 1);
   check_same("cache_fill", args.k_cache, args.v_cache);
-  const Observed observed(observer_, info_of("cache_fill", args.qkv));
+  const Observed observed(observed_, info_of("cache_fill", args.qkv));
   do_cache_fill(args);
 }
 
@@ -260,7 +275,9 @@ void Ops::gemm(const GemmArgs& args) {
     bytes = std::max(bytes, scratch_bytes(accumulating));
   }
   const ArenaTensor scratch = arena_.take("gemm scratch", DType::u8, Shape{static_cast<std::int64_t>(bytes)});
-  const Observed observed(observer_, {"gemm", rows, cols, left, args.pass, args.a.quantized()});
+  const bool by_rows = args.pass != GemmPass::wgrad && args.num_rows.defined();
+  const Observed observed(observed_, {"gemm", rows, cols, left, args.pass, args.a.quantized()},
+                          {&args.out, nullptr, by_rows ? &args.num_rows : nullptr, args.row_offset});
   do_gemm(args, scratch.get().data);
 }
 
@@ -268,7 +285,7 @@ void Ops::bias_backward(const BiasBackwardArgs& args) {
   check_activation("bias_backward", "dy", args.dy, args.dy.rows(), args.d_bias.tensor.numel());
   check_destination("bias_backward", args.d_bias, args.dy.cols());
   check_count("bias_backward", args.num_rows);
-  const Observed observed(observer_, info_of("bias_backward", args.dy));
+  const Observed observed(observed_, info_of("bias_backward", args.dy), all(args.d_bias.tensor));
   do_bias_backward(args);
 }
 
@@ -278,7 +295,7 @@ void Ops::gather_rows(const GatherRowsArgs& args) {
   CHECK(args.x.shape.rank() == 1 || args.x.cols() == args.out.cols(), "gather_rows: {} to {}", to_string(args.x.shape),
         to_string(args.out.shape));
   check_count("gather_rows", args.count);
-  const Observed observed(observer_, info_of("gather_rows", args.out));
+  const Observed observed(observed_, info_of("gather_rows", args.out), rows(args.out, args.count, args.row_offset));
   do_gather_rows(args);
 }
 
@@ -286,27 +303,27 @@ void Ops::scatter_rows(const ScatterRowsArgs& args) {
   CHECK(args.x.dtype == args.out.dtype && args.x.cols() == args.out.cols(), "scatter_rows: {} to {}", to_string(args.x.shape),
         to_string(args.out.shape));
   check_count("scatter_rows", args.count);
-  const Observed observed(observer_, info_of("scatter_rows", args.x));
+  const Observed observed(observed_, info_of("scatter_rows", args.x));
   do_scatter_rows(args);
 }
 
 void Ops::cross_entropy(const CrossEntropyArgs& args) {
   check_cross_entropy(args);
-  const Observed observed(observer_, info_of("cross_entropy", args.logits));
+  const Observed observed(observed_, info_of("cross_entropy", args.logits), rows(args.logits, args.count, args.row_offset), rows(args.token_loss, args.count, args.row_offset));
   do_cross_entropy(args);
 }
 
 void Ops::accumulate_loss(const Tensor& token_loss, const Tensor& count, std::int64_t row_offset, StepScalars* scalars) {
   check_vector("accumulate_loss", "token_loss", token_loss, DType::f32, token_loss.numel());
   check_count("accumulate_loss", count);
-  const Observed observed(observer_, info_of("accumulate_loss", token_loss));
+  const Observed observed(observed_, info_of("accumulate_loss", token_loss));
   do_accumulate_loss(token_loss, count, row_offset, scalars);
 }
 
 void Ops::sample(const SampleArgs& args) {
   check_activation("sample", "logits", args.logits, args.out.numel(), args.logits.cols());
   check_vector("sample", "out", args.out, DType::i32, args.logits.rows());
-  const Observed observed(observer_, info_of("sample", args.logits));
+  const Observed observed(observed_, info_of("sample", args.logits));
   do_sample(args);
 }
 
@@ -314,7 +331,7 @@ void Ops::amax(const Tensor& x, const Tensor& num_rows, const Tensor& amax) {
   check_activation("amax", "x", x, x.rows(), x.cols());
   check_count("amax", num_rows);
   check_vector("amax", "amax", amax, DType::f32, 1);
-  const Observed observed(observer_, info_of("amax", x));
+  const Observed observed(observed_, info_of("amax", x));
   do_amax(x, num_rows, amax);
 }
 
@@ -322,7 +339,7 @@ void Ops::quantize(const Tensor& x, const Tensor& num_rows, const QTensor& out) 
   check_activation("quantize", "x", x, x.rows(), x.cols());
   check_quantized("quantize", out, x.rows(), x.cols());
   check_count("quantize", num_rows);
-  const Observed observed(observer_, info_of("quantize", x));
+  const Observed observed(observed_, info_of("quantize", x), rows(out, num_rows));
   do_quantize(x, num_rows, out);
 }
 
@@ -333,14 +350,14 @@ void Ops::update_scales(const ScaleUpdateArgs& args) {
   check_matrix("update_scales", "scale", args.scale, n, 4);
   check_matrix("update_scales", "scale_inv", args.scale_inv, n, 4);
   check_vector("update_scales", "format_max", args.format_max, DType::f32, n);
-  const Observed observed(observer_, info_of("update_scales", args.history));
+  const Observed observed(observed_, info_of("update_scales", args.history));
   do_update_scales(args);
 }
 
 void Ops::rmsnorm_quantize(const RmsnormQuantizeArgs& args) {
   check_quantized("rmsnorm_quantize", args.out, args.x.rows(), args.x.cols());
   if (fuses(FusedOp::rmsnorm_quantize, args.out)) {
-    const Observed observed(observer_, info_of("rmsnorm_quantize", args.x));
+    const Observed observed(observed_, info_of("rmsnorm_quantize", args.x), rows(args.out, args.num_rows));
     do_rmsnorm_quantize(args);
   } else if (!args.out.quantized()) {
     rmsnorm({args.x, args.weight, args.num_rows, args.eps, args.out.rowwise, args.rstd});
@@ -354,7 +371,7 @@ void Ops::rmsnorm_quantize(const RmsnormQuantizeArgs& args) {
 void Ops::swiglu_quantize(const SwigluQuantizeArgs& args) {
   check_quantized("swiglu_quantize", args.out, args.gate_up.rows(), args.gate_up.cols() / 2);
   if (fuses(FusedOp::swiglu_quantize, args.out)) {
-    const Observed observed(observer_, info_of("swiglu_quantize", args.gate_up));
+    const Observed observed(observed_, info_of("swiglu_quantize", args.gate_up), rows(args.out, args.num_rows));
     do_swiglu_quantize(args);
   } else if (!args.out.quantized()) {
     swiglu({args.gate_up, args.num_rows, args.out.rowwise});
@@ -372,7 +389,7 @@ void Ops::swiglu_backward_quantize(const SwigluBackwardQuantizeArgs& args) {
   if (!args.out.quantized()) {
     swiglu_backward({args.dy, args.gate_up, args.num_rows, args.out.rowwise});
   } else if (fuses(FusedOp::swiglu_backward_quantize, args.out)) {
-    const Observed observed(observer_, info_of("swiglu_backward_quantize", args.gate_up));
+    const Observed observed(observed_, info_of("swiglu_backward_quantize", args.gate_up), rows(args.out, args.num_rows));
     do_swiglu_backward_quantize(args);
   } else {
     swiglu_backward({args.dy, args.gate_up, args.num_rows, args.gate_up});
@@ -384,7 +401,7 @@ void Ops::rope_quantize(const RopeQuantizeArgs& args) {
   check_quantized("rope_quantize", args.out, args.rope.qkv.rows(), args.rope.qkv.cols());
   CHECK(args.out.quantized(), "rope_quantize: out is not quantised");
   if (fuses(FusedOp::rope_quantize, args.out)) {
-    const Observed observed(observer_, info_of("rope_quantize", args.rope.qkv));
+    const Observed observed(observed_, info_of("rope_quantize", args.rope.qkv), rows(args.out, args.rope.num_tokens));
     do_rope_quantize(args);
   } else {
     rope(args.rope);
@@ -402,7 +419,7 @@ void Ops::cross_entropy_quantize(const CrossEntropyQuantizeArgs& args) {
     check_cross_entropy(loss);
     const ArenaTensor scratch =
         arena_.take("cross_entropy_quantize scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
-    const Observed observed(observer_, info_of("cross_entropy_quantize", loss.logits));
+    const Observed observed(observed_, info_of("cross_entropy_quantize", loss.logits), rows(args.out, loss.count, loss.row_offset), rows(loss.token_loss, loss.count, loss.row_offset));
     do_cross_entropy_quantize(args, scratch.get().data);
   } else {
     cross_entropy(loss);
@@ -423,12 +440,12 @@ void Ops::do_cross_entropy_quantize(const CrossEntropyQuantizeArgs&, void*) {
 
 void Ops::accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars) {
   CHECK(is_activation(grad) && grad.contiguous(), "accumulate_sum_of_squares: {} {}", name(grad.dtype), to_string(grad.shape));
-  const Observed observed(observer_, info_of("accumulate_sum_of_squares", grad));
+  const Observed observed(observed_, info_of("accumulate_sum_of_squares", grad));
   do_accumulate_sum_of_squares(grad, scalars);
 }
 
 void Ops::finish_gradient(StepScalars* scalars) {
-  const Observed observed(observer_, {"finish_gradient"});
+  const Observed observed(observed_, {"finish_gradient"});
   do_finish_gradient(scalars);
 }
 
@@ -446,14 +463,14 @@ void Ops::adamw(const AdamwArgs& args) {
     check_vector("adamw", "m_scale", args.m_scale, DType::f32, (n + 255) / 256);
     check_vector("adamw", "v_scale", args.v_scale, DType::f32, (n + 255) / 256);
   }
-  const Observed observed(observer_, info_of("adamw", args.param));
+  const Observed observed(observed_, info_of("adamw", args.param), all(args.param));
   do_adamw(args);
 }
 
 void Ops::quantize_weight(const Tensor& weight, const QTensor& out, const StepScalars* scalars) {
   check_activation("quantize_weight", "weight", weight, weight.rows(), weight.cols());
   check_quantized("quantize_weight", out, weight.rows(), weight.cols());
-  const Observed observed(observer_, info_of("quantize_weight", weight));
+  const Observed observed(observed_, info_of("quantize_weight", weight));
   do_quantize_weight(weight, out, scalars);
 }
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "backend/arena.h"
 #include "backend/op_args.h"
@@ -35,7 +36,9 @@ class Ops {
   Arena& arena() const { return arena_; }
 
   // Hears of every operation from now on; null: nobody. It outlives its use.
-  void set_observer(OpObserver* observer) { observer_ = observer; }
+  void set_observer(OpObserver* observer) { observed_.observer = observer; }
+  // For which place of the model the next operations work; see Scope.
+  OpScope set_scope(const OpScope& scope) { return std::exchange(observed_.scope, scope); }
 
   // Which forms of a quantised matrix the products of this backend read. Where columnwise is said: fprop reads a and b
   // rowwise, dgrad a rowwise and b columnwise, wgrad both columnwise.
@@ -148,8 +151,27 @@ class Ops {
   friend class PlanOps;
 
  private:
+  friend class Observed;
+  struct Observation {
+    OpObserver* observer = nullptr;
+    OpScope scope;
+  };
+
   Arena& arena_;
-  OpObserver* observer_ = nullptr;
+  Observation observed_;
+};
+
+// Says for which place of the model operations work, until it goes.
+class Scope {
+ public:
+  Scope(Ops& ops, const OpScope& scope) : ops_(ops), before_(ops.set_scope(scope)) {}
+  ~Scope() { ops_.set_scope(before_); }
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+ private:
+  Ops& ops_;
+  OpScope before_;
 };
 
 }  // namespace llmfp8

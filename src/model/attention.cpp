@@ -33,6 +33,7 @@ AttentionShape attention_shape(const ModelConfig& c, std::int64_t max_doc_tokens
 
 void attention_norm(const LayerPass& l) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"input_layernorm", l.layer});
   const Tensor rstd = p.activations.put(l.layer, Slot::input_rstd, DType::f32, Shape{p.tokens()});
   const QTensor out = p.activations.put(l.layer, Slot::qkv_input, p.quantizer({l.layer, Product::qkv}, Role::input),
                                         Shape{p.tokens(), l.config.hidden_size}, p.dtype(), p.ops);
@@ -43,6 +44,7 @@ void attention_norm(const LayerPass& l) {
 
 void attention_qkv(const LayerPass& l) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"self_attn", l.layer});
   const Tensor qkv = p.activations.put(l.layer, Slot::qkv, p.dtype(), Shape{p.tokens(), l.config.qkv_size()});
   linear_forward(p, {{l.layer, Product::qkv}, p.activations.get_quantized(l.layer, Slot::qkv_input), l.weights.qkv,
                      l.weights.qkv_bias, Tensor(), qkv},
@@ -53,6 +55,7 @@ void attention_qkv(const LayerPass& l) {
 
 void attention_core(const LayerPass& l) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"self_attn", l.layer});
   ActivationStore& a = p.activations;
   const Shape shape{p.tokens(), l.config.q_size()};
   const Tensor out = a.put(l.layer, Slot::attention_out, p.dtype(), shape);
@@ -77,6 +80,7 @@ void attention_o(const LayerPass& l) {
 
 void attention_backward(const LayerPass& l, GradTarget& grads, const Tensor& d_residual) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"self_attn", l.layer});
   ActivationStore& a = p.activations;
   Arena& arena = p.ops.arena();
   const WeightTable& table = p.params.table();
@@ -119,6 +123,7 @@ void attention_backward(const LayerPass& l, GradTarget& grads, const Tensor& d_r
                   rows);
   grads.ready(param(ParamKind::qkv));
   a.drop(l.layer, Slot::qkv_input);
+  const Scope norm_scope(p.ops, {"input_layernorm", l.layer});
   p.ops.rmsnorm_backward({d_normed, a.get(l.layer, Slot::residual_in), l.weights.input_layernorm,
                           a.get(l.layer, Slot::input_rstd), p.num_tokens(), d_residual, d_residual,
                           grads.destination(param(ParamKind::input_layernorm))});

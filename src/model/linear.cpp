@@ -10,11 +10,24 @@ void record(const PassContext& pass, Site site, const GemmArgs& gemm, const RowC
   pass.ledger->record(site, gemm.pass, gemm.a, gemm.b, 2.0 * static_cast<double>(rows.host_rows) * in_out);
 }
 
+// The module as Hugging Face names it; q, k and v are one product here, as are gate and up.
+OpScope scope_of(Site site) {
+  switch (site.product) {
+    case Product::qkv: return {"self_attn.qkv_proj", site.layer};
+    case Product::o: return {"self_attn.o_proj", site.layer};
+    case Product::gate_up: return {"mlp.gate_up_proj", site.layer};
+    case Product::down: return {"mlp.down_proj", site.layer};
+    case Product::lm_head: break;
+  }
+  return {"lm_head"};
+}
+
 void run(const PassContext& pass, Site site, GemmArgs gemm, const RowCount& rows) {
   gemm.num_rows = rows.count;
   gemm.row_offset = rows.row_offset;
   if (pass.fp8 != nullptr) gemm.accumulation = pass.fp8->recipe().accumulation(site, gemm.pass);
   record(pass, site, gemm, rows);
+  const Scope scope(pass.ops, scope_of(site));
   pass.ops.gemm(gemm);
 }
 
@@ -47,7 +60,10 @@ OutputGradient::OutputGradient(const PassContext& pass, Site site, const Tensor&
 OutputGradient quantize_gradient(const PassContext& pass, Site site, const Tensor& plain, const RowCount& rows) {
   OutputGradient gradient(pass, site, plain);
   // In a chunk with an offset the count covers all its rows; those beyond the last one that exists are zero already.
-  if (gradient.quantized()) pass.ops.quantize(plain, rows.count, gradient.get());
+  if (gradient.quantized()) {
+    const Scope scope(pass.ops, scope_of(site));
+    pass.ops.quantize(plain, rows.count, gradient.get());
+  }
   return gradient;
 }
 

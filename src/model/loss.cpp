@@ -35,6 +35,7 @@ void head_loss(const PassContext& pass, const Tensor& hidden, StepScalars* scala
   const ModelConfig& config = pass.params.table().config();
   const ParamSpec& head = pass.params.table().find(ParamKind::lm_head);
   Ops& ops = pass.ops;
+  const Scope scope(ops, {"lm_head"});
   Arena& arena = ops.arena();
   const std::int64_t capacity = pass.tokens();
   const std::int64_t chunk = loss_chunk_rows(config.vocab_size, pass.dtype(), capacity, pass.logits_bytes);
@@ -76,6 +77,7 @@ void head_loss(const PassContext& pass, const Tensor& hidden, StepScalars* scala
 }
 
 void head_logits(const PassContext& pass, const Tensor& hidden, const Tensor& logits) {
+  const Scope scope(pass.ops, {"lm_head"});
   std::vector<ArenaTensor> storage;
   const QTensor input = head_input(pass, hidden, pass.num_tokens(), storage);
   linear_forward(pass, {kHead, input, pass.params.lm_head(pass.numerics), Tensor(), Tensor(), logits}, token_rows(pass));

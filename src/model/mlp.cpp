@@ -6,6 +6,7 @@ namespace llmfp8 {
 
 void mlp_norm(const LayerPass& l) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"post_attention_layernorm", l.layer});
   const Tensor rstd = p.activations.put(l.layer, Slot::post_rstd, DType::f32, Shape{p.tokens()});
   const QTensor out = p.activations.put(l.layer, Slot::gate_up_input, p.quantizer({l.layer, Product::gate_up}, Role::input),
                                         Shape{p.tokens(), l.config.hidden_size}, p.dtype(), p.ops);
@@ -25,6 +26,7 @@ void mlp_gate_up(const LayerPass& l) {
 
 void mlp_swiglu(const LayerPass& l) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"mlp", l.layer});
   const QTensor out = p.activations.put(l.layer, Slot::down_input, p.quantizer({l.layer, Product::down}, Role::input),
                                         Shape{p.tokens(), l.config.intermediate_size}, p.dtype(), p.ops);
   p.ops.swiglu_quantize({p.activations.get(l.layer, Slot::gate_up), p.num_tokens(), out});
@@ -42,6 +44,7 @@ void mlp_down(const LayerPass& l) {
 
 void mlp_backward(const LayerPass& l, GradTarget& grads, const Tensor& d_residual) {
   const PassContext& p = l.pass;
+  const Scope scope(p.ops, {"mlp", l.layer});
   ActivationStore& a = p.activations;
   Arena& arena = p.ops.arena();
   const WeightTable& table = p.params.table();
@@ -70,6 +73,7 @@ void mlp_backward(const LayerPass& l, GradTarget& grads, const Tensor& d_residua
                   rows);
   grads.ready(param(ParamKind::gate_up));
   for (Slot slot : {Slot::gate_up, Slot::gate_up_input}) a.drop(l.layer, slot);
+  const Scope norm_scope(p.ops, {"post_attention_layernorm", l.layer});
   p.ops.rmsnorm_backward({d_normed, a.get(l.layer, Slot::residual_mid), l.weights.post_attention_layernorm,
                           a.get(l.layer, Slot::post_rstd), p.num_tokens(), d_residual, d_residual,
                           grads.destination(param(ParamKind::post_attention_layernorm))});

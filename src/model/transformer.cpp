@@ -55,7 +55,10 @@ void Transformer::forward(const PassContext& pass, const Observers& observers) c
         max_positions());
   ActivationStore& a = pass.activations;
   const Tensor embedded = a.put(0, Slot::residual_in, pass.dtype(), Shape{pass.tokens(), config_.hidden_size});
-  pass.ops.embedding({pass.params.embedding(), pass.batch.tokens, pass.num_tokens(), embedded});
+  {
+    const Scope scope(pass.ops, {"model.embed_tokens"});
+    pass.ops.embedding({pass.params.embedding(), pass.batch.tokens, pass.num_tokens(), embedded});
+  }
   if (observers.hidden) observers.hidden("embed", embedded);
   for (int layer = 0; layer < num_layers(); ++layer) {
     layer_forward(layer_pass(pass, layer), observers);
@@ -65,7 +68,10 @@ void Transformer::forward(const PassContext& pass, const Observers& observers) c
   const int last = num_layers();
   const Tensor rstd = a.put(last, Slot::input_rstd, DType::f32, Shape{pass.tokens()});
   const Tensor normed = a.put(last, Slot::head_input, pass.dtype(), Shape{pass.tokens(), config_.hidden_size});
-  pass.ops.rmsnorm({a.get(last, Slot::residual_in), pass.params.final_norm(), pass.num_tokens(), config_.rms_norm_eps, normed, rstd});
+  {
+    const Scope scope(pass.ops, {"model.norm"});
+    pass.ops.rmsnorm({a.get(last, Slot::residual_in), pass.params.final_norm(), pass.num_tokens(), config_.rms_norm_eps, normed, rstd});
+  }
   if (observers.hidden) observers.hidden("norm", normed);
 }
 
@@ -99,6 +105,7 @@ void Transformer::forward_backward(const PassContext& pass, GradTarget& grads, S
     const ArenaTensor d_normed = arena.take("d_head_input", pass.dtype(), shape);
     head_loss(pass, hidden(pass), scalars, &grads, d_normed);
     const ParamSpec& norm = table.find(ParamKind::final_norm);
+    const Scope scope(pass.ops, {"model.norm"});
     pass.ops.rmsnorm_backward({d_normed, a.get(last, Slot::residual_in), pass.params.final_norm(), a.get(last, Slot::input_rstd),
                                pass.num_tokens(), Tensor(), d_residual, grads.destination(norm)});
     grads.ready(norm);
@@ -109,6 +116,7 @@ void Transformer::forward_backward(const PassContext& pass, GradTarget& grads, S
     pass.params.release(layer);
   }
   const ParamSpec& embedding = table.find(ParamKind::embedding);
+  const Scope scope(pass.ops, {"model.embed_tokens"});
   pass.ops.embedding_backward({d_residual, pass.batch.tokens, pass.num_tokens(), grads.destination(embedding)});
   grads.ready(embedding);
 }

@@ -53,9 +53,9 @@ LocalParamStore::LocalParamStore(const WeightTable& table, DType dtype, const Fp
     const int layer = site.product == Product::lm_head ? -1 : site.layer;
     const Shape shape = table_.find(weight_kind(site.product), layer).shape;
     q.codes = quantizer.create(shape, dtype_, ops.usages(quantizer.spec().scaling()),
-                               [&](std::string_view what, DType part, Shape part_shape) {
+                               [&](std::string_view, DType part, Shape part_shape) {
                                  const auto bytes = static_cast<std::size_t>(part_shape.numel()) * size_bytes(part);
-                                 q.storage.push_back(backend.allocate(bytes, what));
+                                 q.storage.push_back(backend.allocate(bytes, "weights in FP8"));
                                  return q.storage.back().tensor(part, part_shape);
                                });
   };

@@ -237,6 +237,7 @@ BenchmarkResult run_benchmark(Backend& backend, const BenchmarkOptions& options)
   const BatchLoader loader(rows, loader_options(options));
   EngineOptions engine_options = options.engine;
   engine_options.train_limits = BatchLimits::of(loader);
+  engine_options.flags = {"batch_size", "accumulation", "seq", "", ""};
   r.padding_share = loader.padding_share();
   std::int64_t step = 0;
   {

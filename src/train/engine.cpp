@@ -7,6 +7,7 @@
 
 #include "backend/plan/plan_ops.h"
 #include "params/load.h"
+#include "train/memory_advice.h"
 
 namespace llmfp8 {
 namespace {
@@ -30,6 +31,12 @@ std::vector<Batch> planned_batches(const DeviceBatch& device, const BatchLimits&
     batches.back().equal_doc_tokens = limits.equal_doc_tokens;
   }
   return batches;
+}
+std::string largest_phase(const ArenaPlan& plan) {
+  const auto largest = std::max_element(plan.phases.begin(), plan.phases.end(), [](const auto& a, const auto& b) {
+    return a.second.peak_bytes < b.second.peak_bytes;
+  });
+  return largest == plan.phases.end() ? "" : largest->first;
 }
 const std::string kOptimizerPhase = "optimizer step";
 const std::string kLoadPhase = "weights in FP8";
@@ -75,25 +82,33 @@ Engine::Engine(Backend& backend, const ModelConfig& config, const EngineOptions&
       scalars_out_(backend, sizeof(StepScalars), 2 * static_cast<int>(kStepsInFlight) + 4, "step scalars to the device"),
       scalars_in_(backend, sizeof(StepScalars), static_cast<int>(kStepsInFlight) + 1, "step scalars to the host"),
       ledger_(static_cast<int>(config.num_hidden_layers)) {
+  Arena planning;
+  try {
+    allocate();
+    plan_memory(planning);
+  } catch (const OutOfMemory& error) {
+    throw with_advice(error, options_, memory(), largest_phase(planning.plan()));
+  }
+}
+
+void Engine::allocate() {
   Arena none;
-  const std::unique_ptr<Ops> shapes = backend.create_ops(*stream_, none);
-  const WeightTable table(config);
-  params_ = std::make_unique<LocalParamStore>(table, options.dtype, &fp8_, *shapes, backend);
-  grads_ = std::make_unique<LocalGradTarget>(table, options.grad_dtype, backend);
-  optimizer_ = std::make_unique<AdamWOptimizer>(backend, optimized_params(*params_, options.decay_rule), options.optimizer);
-  train_batch_ = std::make_unique<DeviceBatch>(options.train_limits, backend);
-  if (!options.eval_limits.empty()) eval_batch_ = std::make_unique<DeviceBatch>(options.eval_limits, backend);
-  scalars_buffer_ = backend.allocate(sizeof(StepScalars), "step scalars");
+  const std::unique_ptr<Ops> shapes = backend_.create_ops(*stream_, none);
+  const WeightTable table(config());
+  params_ = std::make_unique<LocalParamStore>(table, options_.dtype, &fp8_, *shapes, backend_);
+  grads_ = std::make_unique<LocalGradTarget>(table, options_.grad_dtype, backend_);
+  optimizer_ = std::make_unique<AdamWOptimizer>(backend_, optimized_params(*params_, options_.decay_rule), options_.optimizer);
+  train_batch_ = std::make_unique<DeviceBatch>(options_.train_limits, backend_);
+  if (!options_.eval_limits.empty()) eval_batch_ = std::make_unique<DeviceBatch>(options_.eval_limits, backend_);
+  scalars_buffer_ = backend_.allocate(sizeof(StepScalars), "step scalars");
   scalars_ = static_cast<StepScalars*>(scalars_buffer_.data());
-  plan_memory();
 }
 
 Engine::~Engine() = default;
 
 bool Engine::calibrates() const { return options_.fp8_start == Fp8Start::calibrate && fp8_.recipe().delayed(); }
 
-void Engine::plan_memory() {
-  Arena planning;
+void Engine::plan_memory(Arena& planning) {
   const std::unique_ptr<Ops> real = backend_.create_ops(*stream_, planning);
   PlanOps plan(*real, planning);
   const int layers = static_cast<int>(config().num_hidden_layers);
@@ -321,14 +336,15 @@ EvalResult Engine::evaluate(const HostBatch& host) {
 }
 
 std::vector<MemoryLine> Engine::memory() const {
-  const OptimizerMemory state = optimizer_->memory_bytes();
+  // In the middle of the constructor some are not there yet.
+  const OptimizerMemory state = optimizer_ ? optimizer_->memory_bytes() : OptimizerMemory();
   std::vector<MemoryLine> lines = {
-      {"weights", params_->weight_bytes()},
-      {"weights in FP8", params_->quantized_bytes()},
-      {"gradients", grads_->bytes()},
+      {"weights", params_ ? params_->weight_bytes() : 0},
+      {"weights in FP8", params_ ? params_->quantized_bytes() : 0},
+      {"gradients", grads_ ? grads_->bytes() : 0},
       {"AdamW moments", state.m_bytes + state.v_bytes + state.scale_bytes},
       {"exact-update remainders", state.remainder_bytes},
-      {"batches and FP8 scales", train_batch_->bytes() + (eval_batch_ ? eval_batch_->bytes() : 0) + fp8_.history().bytes()},
+      {"batches and FP8 scales", (train_batch_ ? train_batch_->bytes() : 0) + (eval_batch_ ? eval_batch_->bytes() : 0) + fp8_.history().bytes()},
       {"activations and scratch", arena_buffer_.bytes()},
   };
   std::erase_if(lines, [](const MemoryLine& line) { return line.bytes == 0; });

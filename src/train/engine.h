@@ -17,6 +17,11 @@
 
 namespace llmfp8 {
 
+// The command's flags as advice about memory names them; empty: it has none.
+struct CommandFlags {
+  std::string batch_size, accumulation, length, eval_batch_size, precision;
+};
+
 struct EngineOptions {
   DType dtype = DType::bf16;           // of weights and activations: bf16 | f32
   RecipeKind recipe = RecipeKind::none;
@@ -29,6 +34,7 @@ struct EngineOptions {
   std::uint64_t seed = 42;             // of stochastic rounding
   BatchLimits train_limits;            // capacities that train_step will see
   BatchLimits eval_limits;             // capacities that evaluate will see; empty: the engine only trains
+  CommandFlags flags;
 };
 
 struct StepResult {
@@ -51,7 +57,8 @@ struct MemoryLine {
 
 class Engine {
  public:
-  // Allocates everything that a step will need; nothing is allocated later. Weights are zero until load().
+  // Allocates everything that a step will need; nothing is allocated later. Weights are zero until load(). Throws
+  // OutOfMemory with the flags that help.
   Engine(Backend& backend, const ModelConfig& config, const EngineOptions& options);
   ~Engine();
 
@@ -100,7 +107,8 @@ class Engine {
  private:
   void quantize_loaded_weights();
   bool calibrates() const;  // the first scales come from a micro-batch of its own
-  void plan_memory();
+  void allocate();
+  void plan_memory(Arena& planning);
   PassContext pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics);
   void run_micro_batches(std::span<const HostBatch> micro_batches);
   void calibrate(const HostBatch& micro_batch);

@@ -38,6 +38,13 @@ void ModelSnapshots::write_whole(const fs::path& folder) {
   fs::remove_all(old, ignored);
 }
 
+std::string what_is_kept(const fs::path& metrics, std::int64_t steps, const fs::path& newest) {
+  const std::string lines = steps == 0 ? "no step was done"
+                                       : fmt::format("the metrics of {} step{} are in {}", steps, steps == 1 ? "" : "s", metrics.string());
+  if (newest.empty()) return lines + ", no checkpoint was saved (--save_interval)";
+  return fmt::format("{}, the newest checkpoint is {}", lines, newest.string());
+}
+
 void ModelSnapshots::remove_earlier() {
   if (earlier_ == Earlier::keep) return;
   earlier_ = Earlier::keep;
@@ -69,6 +76,7 @@ void ModelSnapshots::save_step(std::int64_t step) {
 void ModelSnapshots::offer_best(double eval_loss) {
   if (!(eval_loss < best_loss_)) return;
   write_whole(run_folder_ / "checkpoint_best");
+  best_ = run_folder_ / "checkpoint_best";
   best_loss_ = eval_loss;
   remove_earlier();
 }

@@ -5,9 +5,13 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace llmfp8 {
+
+// Where a run ended without being able to save: the metrics of `steps` steps, and the newest snapshot ("": none).
+std::string what_is_kept(const std::filesystem::path& metrics, std::int64_t steps, const std::filesystem::path& newest);
 
 class ModelSnapshots {
  public:
@@ -27,6 +31,8 @@ class ModelSnapshots {
   void offer_best(double eval_loss);
   // After any save of this run, also the final one.
   void remove_earlier();
+  // The last folder that this run has saved, a step's before the best one; empty where there is none.
+  std::filesystem::path newest() const { return steps_.empty() ? best_ : steps_.back(); }
 
  private:
   // Written under a temporary name, then renamed: a folder with the final name is whole, and the one that it replaces is
@@ -38,6 +44,7 @@ class ModelSnapshots {
   Earlier earlier_;
   Write write_;
   std::vector<std::filesystem::path> steps_;  // oldest first
+  std::filesystem::path best_;
   double best_loss_ = std::numeric_limits<double>::infinity();
 };
 

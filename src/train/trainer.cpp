@@ -13,6 +13,7 @@
 #include "data/step_prefetcher.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
+#include "train/non_finite.h"
 
 namespace llmfp8 {
 namespace {
@@ -44,6 +45,7 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
                        config.weight_update};
   options.decay_rule = program_rules(config.program).decay_bias_and_norm ? DecayRule::everything : DecayRule::no_bias_or_norm;
   options.seed = static_cast<std::uint64_t>(config.seed);
+  options.flags = {"batch_size", "gradient_accumulation_steps", "max_seq_length", "eval_batch_size", "mixed_precision"};
   options.train_limits = BatchLimits::of(*inputs.train_loader);
   if (inputs.eval_loader) options.eval_limits = BatchLimits::of(*inputs.eval_loader);
   return options;
@@ -199,6 +201,14 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 
 void Trainer::run() {
   folder_.write_run(run_json("started"));
+  try {
+    train();
+  } catch (const DeviceFailed& error) {
+    stop_device_failed(error);
+  }
+}
+
+void Trainer::train() {
   for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
     train_epoch(epoch);
     if (config_.program == Program::train_multi_gpu) print_epoch(epoch);
@@ -225,10 +235,11 @@ void Trainer::train_epoch(std::int64_t epoch) {
   while (engine_->steps_in_flight() > 0) take_result();
 }
 
-void Trainer::enqueue(std::span<const HostBatch> micro_batches) {
+void Trainer::enqueue(std::vector<HostBatch> micro_batches) {
   const double rate = learning_rate(schedule_, global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()));
   engine_->enqueue_step(micro_batches, rate, config_.max_grad_norm);
   rates_.push_back(rate);
+  if (config_.debug_mode) batches_.push_back(std::move(micro_batches));
 }
 
 void Trainer::take_result() {
@@ -236,6 +247,7 @@ void Trainer::take_result() {
   const double rate = rates_.front(), arrived = now_seconds(), seconds = arrived - last_result_;
   rates_.pop_front();
   if (result.num_supervised > 0 && !result.ok) stop_not_finite(result);
+  if (!batches_.empty()) batches_.pop_front();
   after_step(result, rate, seconds);
   // Logging and saving are no part of a step, unless the device worked at the next one meanwhile.
   last_result_ = engine_->steps_in_flight() > 0 ? arrived : now_seconds();
@@ -321,19 +333,35 @@ void Trainer::evaluate(std::int64_t epoch) {
 
 void Trainer::stop_not_finite(const StepResult& result) {
   while (engine_->steps_in_flight() > 0) engine_->next_result();  // they changed nothing
+  const std::string why = why_not_finite();
   // Before the first step there is no state but the model that was given; an earlier run's model stays.
   if (learnt_steps_ == 0) {
     console_.finish();
     folder_.write_run(run_json("stopped: not finite"));
-    fail("--model_name {}: loss {} or gradient norm {} of step {} is not finite; nothing has been trained or saved (are the weights finite?)",
-         config_.model_name, number_text(result.loss), number_text(result.grad_norm), global_step_ + 1);
+    fail("--model_name {}: loss {} or gradient norm {} of step {} is not finite; nothing has been trained or saved (are the weights finite?); {}",
+         config_.model_name, number_text(result.loss), number_text(result.grad_norm), global_step_ + 1, why);
   }
   save("last good state");
   metrics_.text("state", "stopped: not finite");
   metrics_.finish();
   folder_.write_run(run_json("stopped: not finite"));
-  fail("step {}: loss {} or gradient norm {} is not finite; stopped, and the weights of step {} are saved in {}", global_step_ + 1,
-       number_text(result.loss), number_text(result.grad_norm), global_step_, folder_.path().string());
+  fail("step {}: loss {} or gradient norm {} is not finite; stopped, and the weights of step {} are saved in {}; {}", global_step_ + 1,
+       number_text(result.loss), number_text(result.grad_norm), global_step_, folder_.path().string(), why);
+}
+
+std::string Trainer::why_not_finite() {
+  if (!config_.debug_mode) return "--debug_mode names the operation";
+  return fmt::format("step {} is not finite: {}", global_step_ + 1, explain_not_finite(*engine_, batches_.front()));
+}
+
+// Nothing can be read from the device any more: what is kept is what lies on disk.
+void Trainer::stop_device_failed(const DeviceFailed& error) {
+  console_.finish();
+  constexpr const char* kState = "stopped: the device failed";
+  metrics_.text("state", kState);
+  metrics_.finish();
+  folder_.write_run(run_json(kState));
+  throw DeviceFailed(fmt::format("{}; {}", error.what(), what_is_kept(folder_.metrics_file(), global_step_, snapshots_->newest())));
 }
 
 void Trainer::save(const char* why) {

@@ -35,23 +35,26 @@ class Trainer {
   const RunFolder& folder() const { return folder_; }
 
   // Trains, evaluates and saves. Throws Error when a step is not finite (the last good state has then been saved) or
-  // nothing was learnt.
+  // nothing was learnt, DeviceFailed with what is kept when the device was lost.
   void run();
 
  private:
   struct Window;  // what has run since a log, or since an epoch began
 
   void open();
+  void train();
   void print_header() const;
   void print_multi_gpu_header() const;
   void print_epoch(std::int64_t epoch) const;
   void train_epoch(std::int64_t epoch);
-  void enqueue(std::span<const HostBatch> micro_batches);
+  void enqueue(std::vector<HostBatch> micro_batches);
   void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
   void log_step(const StepResult& result, double learning_rate, double seconds);
   void evaluate(std::int64_t epoch);
   void stop_not_finite(const StepResult& result);
+  std::string why_not_finite();
+  void stop_device_failed(const DeviceFailed& error);
   void save(const char* why);
   void finish();
   nlohmann::ordered_json run_json(const char* state) const;
@@ -76,6 +79,7 @@ class Trainer {
   std::int64_t learnt_steps_ = 0;    // of them, those with a supervised token
   std::unique_ptr<Window> window_, epoch_;
   std::deque<double> rates_;         // learning rates of the steps in flight
+  std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
   double started_ = 0;               // seconds, steady clock
   double train_seconds_ = 0;         // in steps alone

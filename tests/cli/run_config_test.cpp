@@ -296,7 +296,7 @@ TEST(Errors, Ranges) {
 TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
   EXPECT_EQ(error_with("--resume"), "--resume is not built yet (checkpoints arrive with a later version)");
   EXPECT_EQ(error_with("--resume ./there"), "--resume is not built yet (checkpoints arrive with a later version)");
-  for (const char* flag : {"repair_embeddings", "cpu_offload", "dry_run", "debug_mode", "profile_memory"}) {
+  for (const char* flag : {"repair_embeddings", "cpu_offload", "dry_run", "profile_memory"}) {
     EXPECT_EQ(error_with(std::string("--") + flag), std::string("--") + flag + " is not built yet");
     EXPECT_EQ(error_with(std::string("--no-") + flag), "");
   }
@@ -307,6 +307,7 @@ TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
   EXPECT_EQ(error_with("--shadow_check_interval 0"), "");
   EXPECT_EQ(error_with("--mixed_precision fp16", Program::train_multi_gpu),
             "--mixed_precision fp16 is not supported, use bf16");
+  EXPECT_EQ(error_with("--debug_mode"), "");
   EXPECT_EQ(error_with("--device cuda"), "");  // whether there is one, the backend says
   for (const char* mode : {"fsdp_grad", "fsdp_full", "fsdp_offload"}) {
     EXPECT_NE(error_with(std::string("--sharding_mode ") + mode).find("is not built yet"), std::string::npos) << mode;

@@ -137,17 +137,20 @@ TEST(BadRun, WeightsThatAreNotFinite) {
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
 
   expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("new").string()})), 1,
-               {"step 1", "not finite"});
+               {"step 1", "not finite", "--debug_mode names the operation"});
   EXPECT_FALSE(fs::exists(shop.path("new") / "model.safetensors"));
   EXPECT_EQ(read_json(shop.path("new") / "run.json").at("state"), "stopped: not finite");
+
+  expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("debug").string(), "--debug_mode"})), 1,
+               {"step 1 is not finite: weight model.norm.weight", "first NaN at [0, 0]"});
 }
 
 TEST(BadRun, LossThatBecomesInfiniteKeepsTheLastGoodState) {
   Workshop shop;
   // A learning rate beyond reason: the first steps pass, then something overflows.
   const Finished run = run_program(
-      "train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0"}));
-  expect_error(run, 1, {"not finite", "saved in"});
+      "train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0", "--debug_mode"}));
+  expect_error(run, 1, {"not finite", "saved in", ": first "});
   ASSERT_TRUE(fs::exists(shop.output() / "model.safetensors"));
   const nlohmann::json json = read_json(shop.output() / "run.json");
   EXPECT_EQ(json.at("state"), "stopped: not finite");

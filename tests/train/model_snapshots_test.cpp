@@ -92,5 +92,24 @@ TEST_F(Snapshots, AFailedWriteLeavesTheOldOne) {
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
 }
 
+TEST_F(Snapshots, NewestIsWhatThisRunHasSavedLast) {
+  leave("checkpoints/step-7");
+  ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
+  EXPECT_EQ(snapshots.newest(), "");
+  snapshots.offer_best(2.0);
+  EXPECT_EQ(snapshots.newest(), temp_.path() / "checkpoint_best");
+  snapshots.save_step(1);
+  snapshots.save_step(2);
+  EXPECT_EQ(snapshots.newest(), temp_.path() / "checkpoints" / "step-2");
+}
+
+TEST(WhatIsKept, NamesMetricsAndCheckpoint) {
+  EXPECT_EQ(what_is_kept("out/metrics.jsonl", 0, ""), "no step was done, no checkpoint was saved (--save_interval)");
+  EXPECT_EQ(what_is_kept("out/metrics.jsonl", 1, ""),
+            "the metrics of 1 step are in out/metrics.jsonl, no checkpoint was saved (--save_interval)");
+  EXPECT_EQ(what_is_kept("out/metrics.jsonl", 70, "out/checkpoints/step-50"),
+            "the metrics of 70 steps are in out/metrics.jsonl, the newest checkpoint is out/checkpoints/step-50");
+}
+
 }  // namespace
 }  // namespace llmfp8::testing

@@ -26,17 +26,25 @@ std::string processor_name() {
   return "unknown processor";
 }
 
+std::size_t memory_of_pages(int name) {
+  return static_cast<std::size_t>(sysconf(name)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
+}
+
+OutOfMemory refusal(std::size_t bytes, std::string_view what) {
+  return OutOfMemory({"host", std::string(what), bytes, memory_of_pages(_SC_AVPHYS_PAGES), memory_of_pages(_SC_PHYS_PAGES)});
+}
+
 Buffer allocate_zeroed(std::size_t bytes, std::string_view what) {
   if (bytes == 0) return Buffer();
   if (bytes >= kMapFrom) {
     void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(data != MAP_FAILED, "out of memory: {} bytes for {}", bytes, what);
+    if (data == MAP_FAILED) throw refusal(bytes, what);
     madvise(data, bytes, MADV_HUGEPAGE);  // a hint: without it the large matrices miss the TLB
     return Buffer(data, bytes, [bytes](void* p) { munmap(p, bytes); });
   }
   const std::size_t rounded = (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
   void* data = std::aligned_alloc(kArenaAlignment, rounded);
-  CHECK(data != nullptr, "out of memory: {} bytes for {}", bytes, what);
+  if (data == nullptr) throw refusal(bytes, what);
   std::memset(data, 0, rounded);
   return Buffer(data, bytes, [](void* p) { std::free(p); });
 }
@@ -55,8 +63,7 @@ class CpuBackend : public Backend {
     capabilities_.matmul = engine_.describe();
     capabilities_.fp8_tensor = {true, "emulated exactly"};
     capabilities_.mxfp8 = {true, "emulated exactly"};
-    capabilities_.memory_bytes =
-        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
+    capabilities_.memory_bytes = memory_of_pages(_SC_PHYS_PAGES);
   }
 
   std::string_view name() const override { return "cpu"; }

@@ -20,6 +20,7 @@
 
 #include "backend/cuda/attention_kernels.h"
 #include "backend/cuda/check.h"
+#include "backend/cuda/versions.h"
 #include "core/bf16.h"
 #include "core/log.h"
 
@@ -85,7 +86,9 @@ struct Plan {
 using Pointers = std::unordered_map<std::int64_t, void*>;
 
 void check_cudnn(cudnnStatus_t status, const char* what) {
-  CHECK(status == CUDNN_STATUS_SUCCESS, "cuDNN: {}: {}", what, cudnnGetErrorString(status));
+  if (status == CUDNN_STATUS_SUCCESS) return;
+  throw_if_faulted(what);
+  fail("cuDNN: {}: {}", what, cudnnGetErrorString(status));
 }
 
 // The frontend reports some mistakes over several lines.
@@ -337,6 +340,7 @@ struct AttentionContext::Impl {
   void execute(const Plan& plan, Pointers& pointers, void* workspace, cudaStream_t stream) {
     check_cudnn(cudnnSetStream(handle, stream), "cudnnSetStream");
     fe::error_t status = plan.graph->execute(handle, pointers, workspace);
+    if (!status.is_good()) throw_if_faulted("cuDNN attention");
     CHECK(status.is_good(), "cuDNN attention: {}", one_line(status.get_message()));
   }
 
@@ -348,6 +352,9 @@ struct AttentionContext::Impl {
 
 AttentionContext::AttentionContext(const AttentionOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 AttentionContext::~AttentionContext() = default;
+
+std::size_t cudnn_built_version() { return CUDNN_VERSION; }
+std::size_t cudnn_loaded_version() { return cudnnGetVersion(); }
 
 namespace {
 

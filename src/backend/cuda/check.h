@@ -1,27 +1,27 @@
-// Turns the status of every CUDA and cuBLASLt call into an Error that names the call. Used by all of this folder.
+// Turns the status of every CUDA and cuBLASLt call into an Error that names the call; DeviceFailed where the GPU is of no
+// use any more (fault.h). Used by all of this folder.
 #pragma once
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
-#include "core/error.h"
+#include "backend/cuda/fault.h"
 
 namespace llmfp8::cuda {
 
-[[noreturn]] inline void fail_cuda(cudaError_t status, const char* what) {
-  fail("CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
-}
 
 inline void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess) [[unlikely]] {
     cudaGetLastError();  // so that the next check does not report this one again
-    fail_cuda(status, what);
+    throw_fault(status, what);
   }
 }
 
 inline void check(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS) [[unlikely]]
+  if (status != CUBLAS_STATUS_SUCCESS) [[unlikely]] {
+    throw_if_faulted(what);  // a library says "execution failed" where the GPU was lost before its call
     fail("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status));
+  }
 }
 
 // After every kernel launch. A fault inside a kernel shows at a later call; a wrong launch shows here.

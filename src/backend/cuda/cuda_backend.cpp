@@ -7,6 +7,7 @@
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/gemm_kernels.h"
 #include "backend/cuda/kernels/kernels.h"
+#include "backend/cuda/versions.h"
 #include "backend/registry.h"
 
 namespace llmfp8::cuda {
@@ -14,7 +15,6 @@ namespace {
 
 constexpr int kMinimumCapability = 80;  // bf16 in the tensor cores
 constexpr int kFp8Capability = 89;
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
 class CudaStream : public Stream {
  public:
@@ -79,9 +79,13 @@ std::string find_device(DeviceInfo* device) {
   device->index = wanted_device();
   if (count == 0) return reason_without_device(cudaErrorNoDevice);
   if (device->index >= count) return fmt::format("LOCAL_RANK={}, but there are {} GPUs", device->index, count);
+  const LibraryVersions built{CUDART_VERSION, CUBLAS_VERSION, cudnn_built_version()};
+  const LibraryVersions loaded{static_cast<std::size_t>(driver_version()), cublasLtGetVersion(), cudnn_loaded_version()};
+  if (const std::string reason = why_unfit(built, loaded); !reason.empty()) return reason;
   cudaDeviceProp properties{};
   LLMFP8_CUDA_CHECK(cudaGetDeviceProperties(&properties, device->index));
   device->name = properties.name;
+  set_gpu_name(fmt::format("{} (GPU {})", device->name, device->index));
   device->capability = 10 * properties.major + properties.minor;
   device->memory_bytes = properties.totalGlobalMem;
   device->driver_version = driver_version();
@@ -148,8 +152,7 @@ Buffer CudaBackend::allocate(std::size_t bytes, std::string_view what) {
     cudaGetLastError();
     std::size_t free = 0, total = 0;
     LLMFP8_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-    fail("out of GPU memory: {:.2f} GiB wanted for {}, {:.2f} GiB of {:.2f} GiB are free",
-         static_cast<double>(bytes) / kGiB, what, static_cast<double>(free) / kGiB, static_cast<double>(total) / kGiB);
+    throw OutOfMemory({"GPU", std::string(what), bytes, free, total});
   }
   check(status, "cudaMalloc");
   Buffer buffer(data, bytes, [](void* p) { static_cast<void>(cudaFree(p)); });
@@ -166,7 +169,7 @@ Buffer CudaBackend::allocate_host(std::size_t bytes, std::string_view what) {
   const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    fail("out of pinned host memory: {:.2f} GiB wanted for {}", static_cast<double>(bytes) / kGiB, what);
+    fail("out of pinned host memory: {:.2f} GB wanted for {}", static_cast<double>(bytes) / 1e9, what);
   }
   check(status, "cudaHostAlloc");
   std::memset(data, 0, bytes);
