@@ -309,7 +309,8 @@ void Ops::scatter_rows(const ScatterRowsArgs& args) {
 
 void Ops::cross_entropy(const CrossEntropyArgs& args) {
   check_cross_entropy(args);
-  const Observed observed(observed_, info_of("cross_entropy", args.logits), rows(args.logits, args.count, args.row_offset), rows(args.token_loss, args.count, args.row_offset));
+  const Observed observed(observed_, info_of("cross_entropy", args.logits), rows(args.logits, args.count, args.row_offset),
+                          rows(args.token_loss, args.count, args.row_offset));
   do_cross_entropy(args);
 }
 
@@ -419,7 +420,8 @@ void Ops::cross_entropy_quantize(const CrossEntropyQuantizeArgs& args) {
     check_cross_entropy(loss);
     const ArenaTensor scratch =
         arena_.take("cross_entropy_quantize scratch", DType::u8, Shape{static_cast<std::int64_t>(scratch_bytes(args))});
-    const Observed observed(observed_, info_of("cross_entropy_quantize", loss.logits), rows(args.out, loss.count, loss.row_offset), rows(loss.token_loss, loss.count, loss.row_offset));
+    const Observed observed(observed_, info_of("cross_entropy_quantize", loss.logits), rows(args.out, loss.count, loss.row_offset),
+                            rows(loss.token_loss, loss.count, loss.row_offset));
     do_cross_entropy_quantize(args, scratch.get().data);
   } else {
     cross_entropy(loss);

@@ -69,7 +69,8 @@ NonFinite find_non_finite(Backend& backend, Stream& stream, const Tensor& t, std
   const auto element = static_cast<std::int64_t>(size_bytes(t.dtype));
   if (!can_be_non_finite(t.dtype) || t.data == nullptr || rows <= 0 || cols <= 0) return result;
   result.values = rows * cols;
-  const std::int64_t at_once = std::max<std::int64_t>(1, static_cast<std::int64_t>(kPieceBytes) / std::max<std::int64_t>(1, stride * element));
+  const std::int64_t at_once =
+      std::max<std::int64_t>(1, static_cast<std::int64_t>(kPieceBytes) / std::max<std::int64_t>(1, stride * element));
   std::vector<std::byte> piece;
   for (std::int64_t begin = 0; begin < rows; begin += at_once) {
     const std::int64_t n = std::min(at_once, rows - begin);
@@ -160,7 +161,8 @@ std::string explain_not_finite(Engine& engine, std::span<const HostBatch> micro_
   });
   if (!found.empty()) return found;
   if (again.ok) return "run again, the same micro-batches gave finite values everywhere";
-  return fmt::format("every value is finite, but the loss {} or the gradient norm {} overflows", again.loss, again.grad_norm);
+  return fmt::format("every value is finite, but the loss {} or the gradient norm {} overflows", again.loss,
+                     again.grad_norm);
 }
 
 }  // namespace llmfp8

@@ -11,10 +11,10 @@ namespace llmfp8 {
 
 // The values of a matrix that are NaN or infinite.
 struct NonFinite {
-  std::int64_t count = 0;      // 0: none
-  std::int64_t values = 0;     // looked at
+  std::int64_t count = 0;            // 0: none
+  std::int64_t values = 0;           // looked at
   std::int64_t row = 0, column = 0;  // of the first one
-  bool is_nan = false;         // it; else infinite
+  bool is_nan = false;               // it; else infinite
 
   // "first NaN at [17, 903], 12 of 8388608 values"
   std::string text() const;

@@ -132,8 +132,8 @@ std::vector<std::string> source_files(const fs::path& root) {
   std::vector<std::string> files;
   for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
-    // The links to built programs in the root are no source.
-    if (entry.is_regular_file() && !entry.is_symlink() && suffixes.contains(entry.path().extension().string()))
+    // The links to built programs in the root are no source, nor is the file that git puts into a second work tree.
+    if (name != ".git" && entry.is_regular_file() && !entry.is_symlink() && suffixes.contains(entry.path().extension().string()))
       files.push_back(name);
     if (!entry.is_directory() || !folders.contains(name)) continue;
     for (const fs::directory_entry& file : fs::recursive_directory_iterator(entry)) {

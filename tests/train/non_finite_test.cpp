@@ -32,7 +32,9 @@ struct Trained {
     EXPECT_TRUE(engine->train_step(batch(), 1e-4, 1.0).ok);
   }
   std::span<const HostBatch> batch() const { return {&batches[0].host, 1}; }
-  Tensor weight(ParamKind kind, int layer = -1) { return engine->params().weight(engine->params().table().find(kind, layer).index); }
+  Tensor weight(ParamKind kind, int layer = -1) {
+    return engine->params().weight(engine->params().table().find(kind, layer).index);
+  }
 
   // Of a step that must not be ok, and whose explanation changes nothing.
   std::string explanation() {
@@ -49,7 +51,9 @@ struct Trained {
   }
 };
 
-void put(const Tensor& t, std::int64_t row, std::int64_t col, float value) { t.as<bf16>()[row * t.cols() + col] = to_bf16(value); }
+void put(const Tensor& t, std::int64_t row, std::int64_t col, float value) {
+  t.as<bf16>()[row * t.cols() + col] = to_bf16(value);
+}
 
 TEST(NonFinite, WeightIsNamedAsItsFileNamesIt) {
   Trained run(RecipeKind::none);
@@ -98,7 +102,8 @@ TEST(NonFinite, GradientIsNamedByItsParameter) {
   Trained run(RecipeKind::standard);
   PoisonedReducer poison(*run.engine);
   run.engine->set_reducer(&poison);
-  expect_parts(run.explanation(), {"gradient of model.layers.1.self_attn.k_proj.weight", "f32: first infinity at [0, 3], 1 of "});
+  expect_parts(run.explanation(),
+               {"gradient of model.layers.1.self_attn.k_proj.weight", "f32: first infinity at [0, 3], 1 of "});
 }
 
 TEST(NonFinite, NothingIsFoundInAGoodStep) {
@@ -125,7 +130,8 @@ class Searching : public ::testing::Test {
 
 TEST_F(Searching, CodesOfEveryFormat) {
   const Tensor e4m3 = tensor(DType::e4m3, Shape{1, 256}), e5m2 = tensor(DType::e5m2, Shape{1, 256});
-  for (int code = 0; code < 256; ++code) e4m3.as<std::uint8_t>()[code] = e5m2.as<std::uint8_t>()[code] = static_cast<std::uint8_t>(code);
+  for (int code = 0; code < 256; ++code)
+    e4m3.as<std::uint8_t>()[code] = e5m2.as<std::uint8_t>()[code] = static_cast<std::uint8_t>(code);
   EXPECT_EQ(find(e4m3, 1).count, 2);  // 0x7F, 0xFF
   EXPECT_EQ(find(e4m3, 1).column, 0x7F);
   EXPECT_TRUE(find(e4m3, 1).is_nan);

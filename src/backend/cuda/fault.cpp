@@ -28,18 +28,15 @@ Fault fault_of(cudaError_t status) {
     case cudaErrorMpsRpcFailure:
     case cudaErrorMpsServerNotReady:
     case cudaErrorMpsClientTerminated:
-    case cudaErrorUnknown:
-      return Fault::lost;
+    case cudaErrorUnknown: return Fault::lost;
     case cudaErrorIllegalAddress:
     case cudaErrorMisalignedAddress:
     case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc:
     case cudaErrorIllegalInstruction:
     case cudaErrorLaunchFailure:
-    case cudaErrorAssert:
-      return Fault::defect;
-    default:
-      return Fault::none;
+    case cudaErrorAssert: return Fault::defect;
+    default: return Fault::none;
   }
 }
 
@@ -47,11 +44,13 @@ std::string fault_text(cudaError_t status, std::string_view what, std::string_vi
   const std::string call = fmt::format("{}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
   switch (fault_of(status)) {
     case Fault::lost:
-      return fmt::format("{} was lost: {}; nvidia-smi shows whether it is back, dmesg says why (look for Xid)", gpu, call);
+      return fmt::format("{} was lost: {}; nvidia-smi shows whether it is back, dmesg says why (look for Xid)", gpu,
+                         call);
     case Fault::defect:
-      return fmt::format("{} stopped at a fault: {}; where dmesg has no Xid that blames the hardware this is a defect of "
-                         "llm-fp8, please report it; CUDA_LAUNCH_BLOCKING=1 names the operation",
-                         gpu, call);
+      return fmt::format(
+          "{} stopped at a fault: {}; where dmesg has no Xid that blames the hardware this is a defect of "
+          "llm-fp8, please report it; CUDA_LAUNCH_BLOCKING=1 names the operation",
+          gpu, call);
     case Fault::none: break;
   }
   return fmt::format("CUDA: {}", call);

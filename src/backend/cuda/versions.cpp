@@ -30,8 +30,8 @@ std::string why_library_unfit(const char* name, std::size_t built, std::size_t l
 std::string why_unfit(const LibraryVersions& built, const LibraryVersions& loaded) {
   const Version wanted = driver_version(built.driver), found = driver_version(loaded.driver);
   if (found.major < wanted.major) {
-    return fmt::format("the NVIDIA driver is for CUDA {}.{}, this build needs {}.{}", found.major, found.minor, wanted.major,
-                       wanted.minor);
+    return fmt::format("the NVIDIA driver is for CUDA {}.{}, this build needs {}.{}", found.major, found.minor,
+                       wanted.major, wanted.minor);
   }
   const std::string cublaslt = why_library_unfit("cuBLASLt", built.cublaslt, loaded.cublaslt);
   return !cublaslt.empty() ? cublaslt : why_library_unfit("cuDNN", built.cudnn, loaded.cudnn);

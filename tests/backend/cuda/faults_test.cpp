@@ -10,19 +10,20 @@ namespace {
 bool holds(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 
 TEST(CudaFault, LostGpuIsSentToTheSystemsLog) {
-  for (cudaError_t status : {cudaErrorDevicesUnavailable, cudaErrorNoDevice, cudaErrorECCUncorrectable, cudaErrorUnknown,
-                             cudaErrorNvlinkUncorrectable, cudaErrorLaunchTimeout}) {
+  for (cudaError_t status : {cudaErrorDevicesUnavailable, cudaErrorNoDevice, cudaErrorECCUncorrectable,
+                             cudaErrorUnknown, cudaErrorNvlinkUncorrectable, cudaErrorLaunchTimeout}) {
     EXPECT_EQ(fault_of(status), Fault::lost) << cudaGetErrorName(status);
     const std::string text = fault_text(status, "waiting for the GPU", "NVIDIA X (GPU 3)");
-    for (const char* part : {"NVIDIA X (GPU 3) was lost", "waiting for the GPU", cudaGetErrorName(status), "nvidia-smi", "dmesg", "Xid"})
+    for (const char* part :
+         {"NVIDIA X (GPU 3) was lost", "waiting for the GPU", cudaGetErrorName(status), "nvidia-smi", "dmesg", "Xid"})
       EXPECT_TRUE(holds(text, part)) << part << " in " << text;
     EXPECT_FALSE(holds(text, "defect")) << text;
   }
 }
 
 TEST(CudaFault, FaultOfAKernelIsADefectToReport) {
-  for (cudaError_t status : {cudaErrorIllegalAddress, cudaErrorMisalignedAddress, cudaErrorAssert, cudaErrorIllegalInstruction,
-                             cudaErrorLaunchFailure}) {
+  for (cudaError_t status : {cudaErrorIllegalAddress, cudaErrorMisalignedAddress, cudaErrorAssert,
+                             cudaErrorIllegalInstruction, cudaErrorLaunchFailure}) {
     EXPECT_EQ(fault_of(status), Fault::defect) << cudaGetErrorName(status);
     const std::string text = fault_text(status, "gemm", "NVIDIA X (GPU 0)");
     for (const char* part : {"gemm", cudaGetErrorName(status), "defect of llm-fp8", "report", "CUDA_LAUNCH_BLOCKING=1"})
@@ -32,8 +33,8 @@ TEST(CudaFault, FaultOfAKernelIsADefectToReport) {
 }
 
 TEST(CudaFault, CallThatFailedIsAnErrorAndTheRestGoesOn) {
-  for (cudaError_t status : {cudaErrorMemoryAllocation, cudaErrorInvalidValue, cudaErrorNotReady, cudaErrorInvalidConfiguration,
-                             cudaErrorInsufficientDriver}) {
+  for (cudaError_t status : {cudaErrorMemoryAllocation, cudaErrorInvalidValue, cudaErrorNotReady,
+                             cudaErrorInvalidConfiguration, cudaErrorInsufficientDriver}) {
     EXPECT_EQ(fault_of(status), Fault::none) << cudaGetErrorName(status);
     EXPECT_TRUE(fault_text(status, "cudaMalloc", "NVIDIA X").starts_with("CUDA: cudaMalloc: "));
   }
@@ -56,7 +57,9 @@ TEST(CudaFault, CheckThrowsTheKindThatTheErrorIs) {
 
 constexpr LibraryVersions kBuilt{13000, 130100, 91900};
 
-std::string with(std::size_t driver, std::size_t cublaslt, std::size_t cudnn) { return why_unfit(kBuilt, {driver, cublaslt, cudnn}); }
+std::string with(std::size_t driver, std::size_t cublaslt, std::size_t cudnn) {
+  return why_unfit(kBuilt, {driver, cublaslt, cudnn});
+}
 
 TEST(CudaVersions, SameOrNewerOfTheMajorVersionFits) {
   EXPECT_EQ(with(13000, 130100, 91900), "");
