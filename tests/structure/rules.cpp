@@ -132,6 +132,8 @@ std::vector<std::string> source_files(const fs::path& root) {
   std::vector<std::string> files;
   for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
+    // Git's own: a file in a linked worktree, which says where on this machine the repository lies.
+    if (name == ".git") continue;
     // The links to built programs in the root are no source.
     if (entry.is_regular_file() && !entry.is_symlink() && suffixes.contains(entry.path().extension().string()))
       files.push_back(name);
