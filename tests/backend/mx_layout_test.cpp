@@ -52,7 +52,8 @@ TEST(MxTileOffset, IsTheOrderOfPyTorch) {
   }
 }
 
-// cuBLAS documentation, within a tile: (outer % 32) * 16 + (outer / 32) * 4 + inner; a tile has 512 scales.
+// cuBLAS documentation: (outer % 32) * 16 + (outer / 32) * 4 + inner within a tile of 512; tiles lie row-major, so a tile
+// begins at (sf_inner + sf_outer * sf_inner_dim) * 128, sf_outer in tiles and the others in scales.
 TEST(MxTileOffset, IsTheDocumentedFormula) {
   EXPECT_EQ(mx_tile_offset(5, 2, 8), 82);
   EXPECT_EQ(mx_tile_offset(31, 3, 4), 499);
