@@ -4,6 +4,7 @@
 // signature whatever the recipe. Which of rowwise and columnwise is present is asked of the backend (Ops::usages).
 #pragma once
 
+#include "core/host_device.h"
 #include "core/tensor.h"
 
 namespace llmfp8 {
@@ -22,7 +23,15 @@ enum class Scaling : std::uint8_t {
 // which is what tensor cores read.
 enum class MxScaleLayout : std::uint8_t { plain, tiles_128x4 };
 
-// Shape of the scale tensor of `rows` rows with `blocks` scales each.
+// Where the scale of block `block` of row `row` lies in tiles_128x4, rows of `blocks` scales. Tiles follow each other
+// along the blocks, then down the rows; in a tile the row counts modulo 32 first, then its quarter, then the block.
+// Source: cuBLAS documentation, "1D Block Scaling Factors Layout"; Transformer Engine and PyTorch write the same order.
+LLMFP8_HD inline std::int64_t mx_tile_offset(std::int64_t row, std::int64_t block, std::int64_t blocks) {
+  const std::int64_t tile = row / 128 * ((blocks + 3) / 4) + block / 4;
+  return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + block % 4;
+}
+
+// Shape of the scale tensor of `rows` rows with `blocks` scales each. What pads tiles is zero.
 inline Shape mx_scale_shape(std::int64_t rows, std::int64_t blocks, MxScaleLayout layout) {
   if (layout == MxScaleLayout::plain) return Shape{rows, blocks};
   return Shape{(rows + 127) / 128 * 128, (blocks + 3) / 4 * 4};

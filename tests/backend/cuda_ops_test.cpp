@@ -59,7 +59,7 @@ struct Product {
   std::int64_t tokens = 256, live = 200, n = 96, k = 160;
 
   std::string name() const {
-    return fmt::format("{}_{}_{}_{}_{}{}{}_{}",
+    return fmt::format("{}{}_{}_{}_{}_{}{}{}_{}", scaling == Scaling::mx_1x32 ? "mx_" : "",
                        pass == GemmPass::fprop   ? "fprop"
                        : pass == GemmPass::dgrad ? "dgrad"
                                                  : "wgrad",
@@ -79,6 +79,14 @@ std::vector<Product> products() {
         const bool bias = pass == GemmPass::fprop && !addend;
         all.push_back({pass, Scaling::none, DType::bf16, DType::bf16, out, Accumulation::precise, bias, addend});
         for (DType a : {DType::e4m3, DType::e5m2}) {
+          Product mx{pass, Scaling::mx_1x32, a, DType::e4m3, out, Accumulation::precise, bias, addend};
+          all.push_back(mx);
+          if (!addend) {
+            mx.tokens = 64, mx.live = 50, mx.n = 64, mx.k = 64;
+            (pass == GemmPass::fprop ? mx.k : pass == GemmPass::dgrad ? mx.n : mx.tokens) = 4096;
+            if (pass == GemmPass::wgrad) mx.live = 4000;
+            all.push_back(mx);
+          }
           for (Accumulation accumulation : {Accumulation::fast, Accumulation::precise}) {
             Product p{pass, Scaling::tensor, a, DType::e4m3, out, accumulation, bias, addend};
             all.push_back(p);
@@ -109,9 +117,11 @@ std::vector<Expected> reference(const Product& p, const Quantized& a, const Quan
       if (!wgrad && r >= p.live) continue;
       if (!bias.empty()) e.add(bias[static_cast<std::size_t>(c)]);
       for (std::int64_t i = 0; i < depth; ++i) {
-        const double x = a.rowwise_values[static_cast<std::size_t>(wgrad ? i * p.n + r : r * depth + i)];
-        const double y =
-            b.rowwise_values[static_cast<std::size_t>(p.pass == GemmPass::fprop ? c * p.k + i : i * p.k + c)];
+        // MXFP8 has other values along the rows than along the columns.
+        const double x = wgrad ? a.columnwise_values[static_cast<std::size_t>(i * p.n + r)]
+                               : a.rowwise_values[static_cast<std::size_t>(r * depth + i)];
+        const double y = p.pass == GemmPass::fprop ? b.rowwise_values[static_cast<std::size_t>(c * p.k + i)]
+                                                   : b.columnwise_values[static_cast<std::size_t>(i * p.k + c)];
         e.add(x * y);
       }
     }
@@ -128,6 +138,9 @@ TEST_P(CudaProduct, WithinTheBoundOfItsAccumulation) {
   const Product& p = GetParam();
   if (p.scaling == Scaling::tensor && !backend->capabilities().fp8_tensor.available) {
     GTEST_SKIP() << backend->capabilities().fp8_tensor.reason;
+  }
+  if (p.scaling == Scaling::mx_1x32 && !backend->capabilities().mxfp8.available) {
+    GTEST_SKIP() << backend->capabilities().mxfp8.reason;
   }
   Device device(*backend);
   const bool wgrad = p.pass == GemmPass::wgrad;

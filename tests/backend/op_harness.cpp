@@ -42,6 +42,11 @@ Tensor Device::garbage(DType dtype, Shape shape) {
   return hold(ones.data(), dtype, shape);
 }
 
+Usages Device::usages(Scaling scaling) {
+  Arena none;
+  return backend_.create_ops(*stream_, none)->usages(scaling);
+}
+
 StepScalars* Device::scalars(const StepScalars& values) {
   std::vector<std::uint8_t> raw(sizeof values);
   std::memcpy(raw.data(), &values, sizeof values);

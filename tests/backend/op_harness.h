@@ -23,6 +23,7 @@ class Device {
   Tensor count(std::int32_t n) { return upload(std::vector<std::int32_t>{n}, Shape{1}); }
   Tensor garbage(DType dtype, Shape shape);  // every byte 0xFF: NaN in every float type
   StepScalars* scalars(const StepScalars& values);
+  Usages usages(Scaling scaling);  // of the backend's products
 
   std::vector<float> floats(const Tensor& t);  // f32 | bf16
   std::vector<std::uint8_t> bytes(const Tensor& t);

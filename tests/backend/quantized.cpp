@@ -75,11 +75,32 @@ Quantized make_quantized(Device& device, Backend&, const std::vector<float>& val
     return q;
   }
   quantize_mx(q, clean, shape, format);
+  const std::int64_t rows = shape[0], cols = shape[1];
+  Shape along{rows, cols / 32}, across{rows / 32, cols};
+  q.tensor.mx_scale_layout = device.usages(scaling).mx_scale_layout;
+  if (q.tensor.mx_scale_layout == MxScaleLayout::tiles_128x4) {
+    q.rowwise_scales = tiled_scales(q.rowwise_scales, rows, cols / 32, ScaleOrder::along);
+    q.columnwise_scales = tiled_scales(q.columnwise_scales, cols, rows / 32, ScaleOrder::across);
+    along = mx_scale_shape(rows, cols / 32, MxScaleLayout::tiles_128x4);
+    across = mx_scale_shape(cols, rows / 32, MxScaleLayout::tiles_128x4);
+  }
   q.tensor.rowwise = device.upload_codes(q.rowwise, shape);
   q.tensor.columnwise = device.upload_codes(q.columnwise, shape);
-  q.tensor.rowwise_scale_inv = device.upload_codes(q.rowwise_scales, Shape{shape[0], shape[1] / 32});
-  q.tensor.columnwise_scale_inv = device.upload_codes(q.columnwise_scales, Shape{shape[0] / 32, shape[1]});
+  q.tensor.rowwise_scale_inv = device.upload_codes(q.rowwise_scales, along);
+  q.tensor.columnwise_scale_inv = device.upload_codes(q.columnwise_scales, across);
   return q;
+}
+
+std::vector<std::uint8_t> tiled_scales(const std::vector<std::uint8_t>& plain, std::int64_t outer, std::int64_t blocks,
+                                       ScaleOrder order) {
+  std::vector<std::uint8_t> tiled(at(mx_scale_shape(outer, blocks, MxScaleLayout::tiles_128x4).numel()));
+  for (std::int64_t i = 0; i < outer; ++i) {
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      tiled[at(mx_tile_offset(i, block, blocks))] =
+          plain[at(order == ScaleOrder::along ? i * blocks + block : block * outer + i)];
+    }
+  }
+  return tiled;
 }
 
 }  // namespace llmfp8::testing

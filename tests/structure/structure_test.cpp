@@ -36,6 +36,7 @@ TEST(Structure, TheRepositoryIsRead) {
        {"src/core/tensor.h", "README.md", "tools/setup.sh", ".ci/run", "tests/structure/rules.cpp"}) {
     EXPECT_NE(std::find(files.begin(), files.end(), path), files.end()) << path;
   }
+  EXPECT_EQ(std::find(files.begin(), files.end(), ".git"), files.end());
 }
 
 TEST(Rules, ModuleOrder) {

@@ -157,6 +157,7 @@ void gemm(const GemmArgs& args, const MatmulEngine& engine, void* scratch) {
   const OperandView b{&args.b, args.pass == GemmPass::fprop, mx && args.pass != GemmPass::fprop, k,
                       wgrad ? live : args.b.shape[0]};
   for (const OperandView* v : {&a, &b}) {
+    CHECK(v->matrix->mx_scale_layout == MxScaleLayout::plain, "gemm: the CPU reads MXFP8 scales as they are, found tiles");
     CHECK((v->columnwise ? v->matrix->columnwise : v->matrix->rowwise).defined(), "gemm: an operand lacks its {} form",
           v->columnwise ? "columnwise" : "rowwise");
   }

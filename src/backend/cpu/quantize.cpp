@@ -187,6 +187,7 @@ void quantize_tensor(const Tensor& x, std::int64_t live, const QTensor& out) {
 // Both directions of 32 rows at a time: the second reads what the first brought into the cache.
 template <typename A, DType Format>
 void quantize_mx(const Tensor& x, std::int64_t live, const QTensor& out) {
+  CHECK(out.mx_scale_layout == MxScaleLayout::plain, "quantize: the CPU keeps MXFP8 scales as they are, found tiles");
   std::atomic<std::uint32_t> best{0};
   const std::int64_t rows = x.rows();
   parallel_for((rows + kBlock - 1) / kBlock, 1, [&](std::int64_t begin, std::int64_t end) {

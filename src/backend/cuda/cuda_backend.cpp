@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kMinimumCapability = 80;  // bf16 in the tensor cores
 constexpr int kFp8Capability = 89;
+constexpr int kMxCapability = 100, kMxEnd = 120;  // from, and no longer from
+constexpr std::size_t kMxCublasLt = 120800;       // 12.8: the first with block-scaled products
 
 class CudaStream : public Stream {
  public:
@@ -105,6 +107,21 @@ std::string find_device(DeviceInfo* device) {
   return "";
 }
 
+// Where MXFP8 products run: 10.x. From 12.0 on cuBLASLt multiplies FP8 as TN only, for which the codes of dgrad and
+// wgrad would have to be transposed ones.
+FormatSupport mxfp8_support(const DeviceInfo& device) {
+  const std::string has = fmt::format("{} has {}", device.name, capability_name(device.capability));
+  if (device.capability < kMxCapability) return {false, "MXFP8 needs compute capability 10.0, " + has};
+  if (device.capability >= kMxEnd) return {false, "MXFP8 is built for compute capability 10.x, " + has};
+  if (device.cublaslt_version < kMxCublasLt) {
+    return {false, fmt::format("MXFP8 needs cuBLASLt 12.8, found {}.{}", device.cublaslt_version / 10000,
+                               device.cublaslt_version / 100 % 100)};
+  }
+  return {true, ""};
+}
+
+}  // namespace
+
 Capabilities capabilities_of(const DeviceInfo& device) {
   Capabilities c;
   c.device = fmt::format("cuda: {}, sm_{}, CUDA {}", device.name, device.capability, version(device.driver_version));
@@ -115,18 +132,12 @@ Capabilities capabilities_of(const DeviceInfo& device) {
     c.fp8_tensor.reason = fmt::format("FP8 needs compute capability {}, {} has {}", capability_name(kFp8Capability),
                                       device.name, capability_name(device.capability));
   }
-  // Where block-scaled products exist (10.0 and higher) cuBLASLt wants the scales in an order of its own, which no kernel
-  // here writes yet.
-  c.mxfp8.reason = device.capability >= 100 ? "MXFP8 is not built for CUDA yet"
-                                            : fmt::format("MXFP8 needs compute capability 10.0, {} has {}", device.name,
-                                                          capability_name(device.capability));
+  c.mxfp8 = mxfp8_support(device);
   c.memory_bytes = device.memory_bytes;
   c.asynchronous = true;
   c.logits_bytes = std::size_t{2} << 30;
   return c;
 }
-
-}  // namespace
 
 std::string DeviceInfo::machine() const {
   return fmt::format("{} sm_{} driver {} cuBLASLt {}", name, capability, version(driver_version), cublaslt_version);
@@ -228,6 +239,7 @@ std::unique_ptr<Ops> CudaBackend::create_ops(Stream& stream, Arena& arena) {
   context.attention = attention_.get();
   context.gemm_workspace = {on.gemm_workspace.data(), on.gemm_workspace.bytes()};
   context.kernel_workspace = on.kernel_workspace.data();
+  if (capabilities_.mxfp8.available) context.mx_scale_layout = MxScaleLayout::tiles_128x4;
   return std::make_unique<CudaOps>(arena, context);
 }
 

@@ -26,6 +26,9 @@ struct DeviceInfo {
   std::string machine() const;
 };
 
+// From the device alone: asks neither driver nor library.
+Capabilities capabilities_of(const DeviceInfo& device);
+
 class CudaBackend : public Backend {
  public:
   CudaBackend(const DeviceInfo& device, const BackendOptions& options);

@@ -17,14 +17,18 @@ struct OpsContext {
   AttentionContext* attention = nullptr;
   GemmWorkspace gemm_workspace;      // of this stream alone
   void* kernel_workspace = nullptr;  // kWorkspaceBytes, of this stream alone
+  MxScaleLayout mx_scale_layout = MxScaleLayout::plain;  // tiles where products of MXFP8 run
 };
 
 class CudaOps : public Ops {
  public:
   CudaOps(Arena& arena, const OpsContext& context) : Ops(arena), context_(context) {}
 
-  // FP8 products take both operands K-major, so a matrix is kept as it is and transposed.
-  Usages usages(Scaling scaling) const override { return {true, scaling != Scaling::none}; }
+  // Per-tensor FP8 products take both operands K-major, so a matrix is kept as it is and transposed; MXFP8 is quantised
+  // along both directions.
+  Usages usages(Scaling scaling) const override {
+    return {true, scaling != Scaling::none, scaling == Scaling::mx_1x32 ? context_.mx_scale_layout : MxScaleLayout::plain};
+  }
 
  protected:
   bool fuses(FusedOp op, const QTensor& out) const override;

@@ -20,6 +20,8 @@ cudaDataType_t cuda_type(DType dtype) {
   }
 }
 
+bool is_mx(const GemmArgs& args) { return args.a.scaling == Scaling::mx_1x32; }
+
 // The stored matrices that a pass multiplies, and whether each is transposed in the column-major product.
 struct Sides {
   const Tensor* left = nullptr;   // of b
@@ -28,15 +30,14 @@ struct Sides {
 };
 
 Sides sides_of(const GemmArgs& args) {
-  const bool fp8 = args.a.quantized();
+  const bool fp8 = args.a.quantized(), transposed = fp8 && !is_mx(args);  // the columnwise codes
   switch (args.pass) {
     case GemmPass::fprop: return {&args.b.rowwise, &args.a.rowwise, true, false};
     case GemmPass::dgrad:
-      if (fp8) return {&args.b.columnwise, &args.a.rowwise, true, false};
-      return {&args.b.rowwise, &args.a.rowwise, false, false};
+      return {fp8 ? &args.b.columnwise : &args.b.rowwise, &args.a.rowwise, transposed, false};
     case GemmPass::wgrad:
-      if (fp8) return {&args.b.columnwise, &args.a.columnwise, true, false};
-      return {&args.b.rowwise, &args.a.rowwise, false, true};
+      return {fp8 ? &args.b.columnwise : &args.b.rowwise, fp8 ? &args.a.columnwise : &args.a.rowwise, transposed,
+              !transposed};
   }
   fail("gemm: pass {}", static_cast<int>(args.pass));
 }
@@ -55,9 +56,11 @@ std::uint32_t alignment_of(const void* data) {
   return static_cast<std::uint32_t>(address & (~address + 1));
 }
 
-const float* scale_inv_of(const QTensor& q) {
+// The scales of one of q's two forms of codes; both forms of per-tensor scaling share one.
+const void* scale_inv_of(const QTensor& q, const Tensor& codes) {
   if (!q.quantized()) return nullptr;
-  return (q.rowwise_scale_inv.defined() ? q.rowwise_scale_inv : q.columnwise_scale_inv).as<const float>();
+  if (q.scaling == Scaling::mx_1x32) return (&codes == &q.rowwise ? q.rowwise_scale_inv : q.columnwise_scale_inv).data;
+  return (q.rowwise_scale_inv.defined() ? q.rowwise_scale_inv : q.columnwise_scale_inv).data;
 }
 
 LiveRows live_rows(const GemmArgs& args) {
@@ -82,8 +85,9 @@ GemmProblem problem_of(const GemmArgs& args, const Sides& sides, const Tensor& o
   p.out = out.dtype;
   p.transpose_left = sides.transpose_left;
   p.transpose_right = sides.transpose_right;
+  p.mx = is_mx(args);
   p.accumulation = args.accumulation;
-  if (!args.a.quantized()) p.accumulation = Accumulation::precise;
+  if (!args.a.quantized() || p.mx) p.accumulation = Accumulation::precise;
   return p;
 }
 
@@ -107,8 +111,8 @@ void run_plain_fp8(const GemmArgs& args, const Sides& sides, cudaStream_t stream
   product.cols = *sides.left;
   product.rows_format = args.a.format;
   product.cols_format = args.b.format;
-  product.rows_scale_inv = scale_inv_of(args.a);
-  product.cols_scale_inv = scale_inv_of(args.b);
+  product.rows_scale_inv = static_cast<const float*>(scale_inv_of(args.a, *sides.right));
+  product.cols_scale_inv = static_cast<const float*>(scale_inv_of(args.b, *sides.left));
   product.bias = args.bias;
   product.addend = args.addend;
   product.out = args.out;
@@ -118,8 +122,9 @@ void run_plain_fp8(const GemmArgs& args, const Sides& sides, cudaStream_t stream
 
 void check_operands(const GemmArgs& args, const Sides& sides) {
   for (const QTensor* q : {&args.a, &args.b}) {
-    CHECK(!q->quantized() || q->scaling == Scaling::tensor,
-          "gemm: MXFP8 products need compute capability 10.0 and are not built for CUDA yet, use per-tensor scaling");
+    CHECK(q->scaling != Scaling::mx_1x32 || q->mx_scale_layout == MxScaleLayout::tiles_128x4,
+          "gemm: MXFP8 products need compute capability 10.x, use per-tensor scaling");
+    CHECK(q->scaling == args.a.scaling, "gemm: the operands are scaled in two ways");
   }
   CHECK(sides.left->defined() && sides.right->defined(), "gemm: operand {} lacks the form that pass {} reads",
         sides.right->defined() ? "b" : "a", static_cast<int>(args.pass));
@@ -130,7 +135,11 @@ GemmPlan make_plan(const GemmProblem& p) {
   plan.desc = make_matmul_desc();
   set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_left ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_right ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (is_fp8(p.left)) {
+  if (p.mx) {
+    const auto mode = static_cast<std::int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0);
+    set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+    set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+  } else if (is_fp8(p.left)) {
     set(plan.desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<std::int8_t>(p.accumulation == Accumulation::fast));
   }
   if (p.bias) {
@@ -150,10 +159,10 @@ GemmPlan make_plan(const GemmProblem& p) {
 }  // namespace
 
 std::string to_string(const GemmProblem& p) {
-  return fmt::format("{}x{}x{}_ld{}.{}.{}.{}_{}.{}.{}_{}{}{}{}{}_align{}", p.m, p.n, p.k, p.ld_left, p.ld_right,
+  return fmt::format("{}x{}x{}_ld{}.{}.{}.{}_{}.{}.{}_{}{}{}{}{}{}_align{}", p.m, p.n, p.k, p.ld_left, p.ld_right,
                      p.ld_addend, p.ld_out, name(p.left), name(p.right), name(p.out), p.transpose_left ? 't' : 'n',
                      p.transpose_right ? 't' : 'n', p.addend ? "_add" : "", p.bias ? "_bias" : "",
-                     p.accumulation == Accumulation::fast ? "_fast" : "", p.alignment);
+                     p.accumulation == Accumulation::fast ? "_fast" : "", p.mx ? "_mx" : "", p.alignment);
 }
 
 cublasStatus_t launch(cublasLtHandle_t lt, const GemmPlan& plan, const cublasLtMatmulAlgo_t& algorithm,
@@ -188,13 +197,16 @@ void GemmEngine::gemm(const GemmArgs& args, const GemmWorkspace& workspace, void
                         with_bias ? args.bias.data : nullptr,
                         with_addend ? args.addend.data : nullptr,
                         product.data,
-                        scale_inv_of(args.b),
-                        scale_inv_of(args.a)};
+                        scale_inv_of(args.b, *sides.left),
+                        scale_inv_of(args.a, *sides.right)};
   for (const void* data :
        {operands.left, operands.right, operands.bias, operands.addend, static_cast<const void*>(operands.out)}) {
     problem.alignment = std::min(problem.alignment, alignment_of(data));  // a null pointer is aligned
   }
-  if (args.a.quantized() && !fp8_fits(problem)) return run_plain_fp8(args, sides, stream);
+  if (args.a.quantized() && !fp8_fits(problem)) {
+    CHECK(!problem.mx, "gemm: MXFP8 product {} is not in multiples of {}, or both operands are e5m2", to_string(problem), kFp8Multiple);
+    return run_plain_fp8(args, sides, stream);
+  }
 
   multiply(problem, operands, workspace, stream);
   if (finish) {

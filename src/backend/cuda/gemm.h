@@ -1,8 +1,9 @@
-// Matrix products through cuBLASLt: the three passes in f32, bf16 and per-tensor FP8. Called by CudaOps.
+// Matrix products through cuBLASLt: the three passes in f32, bf16, per-tensor FP8 and MXFP8. Called by CudaOps.
 //
-// FP8 runs with both operands K-major (TN), the one layout that Hopper multiplies: fprop reads a.rowwise and
-// b.rowwise, dgrad a.rowwise and b.columnwise, wgrad a.columnwise and b.columnwise. MXFP8 needs compute capability 10.0 and its own
-// order of scales; it is not built here, and Capabilities says so.
+// FP8 reads the same forms everywhere: fprop a.rowwise and b.rowwise, dgrad a.rowwise and b.columnwise, wgrad
+// a.columnwise and b.columnwise. Per-tensor FP8 runs with both operands K-major (TN), the one layout that compute
+// capability 8.9, 9.0 and 12.x multiply; its columnwise codes are the transpose. Those of MXFP8 are not transposed, so
+// its dgrad is NN and its wgrad NT, which 10.x multiplies; it is refused elsewhere, and Capabilities says so.
 #pragma once
 
 #include <cstddef>

@@ -23,6 +23,7 @@ struct GemmProblem {
   bool transpose_left = false, transpose_right = false;
   bool addend = false;
   bool bias = false;  // of out's dtype
+  bool mx = false;    // MXFP8: a scale per 32 elements of the contraction, in tiles of 128 x 4
   Accumulation accumulation = Accumulation::precise;
   // Largest power of two up to 256 that divides every address.
   std::uint32_t alignment = 256;
@@ -36,8 +37,8 @@ struct GemmOperands {
   const void* bias = nullptr;
   const void* addend = nullptr;  // may be out
   void* out = nullptr;
-  const float* left_scale_inv = nullptr;  // device; FP8 only
-  const float* right_scale_inv = nullptr;
+  const void* left_scale_inv = nullptr;  // device; FP8 only: one f32, or e8m0 of MXFP8
+  const void* right_scale_inv = nullptr;
 };
 
 struct GemmPlan {

@@ -94,6 +94,47 @@ constexpr int kMxBlock = 32;     // elements under one scale
 constexpr int kMxColumns = 256;  // of a tile; its rows are 32
 constexpr int kMxThreads = 256;
 
+// The scales of one direction, of `outer` rows (row-wise) or columns (column-wise) with `blocks` scales each.
+struct MxScales {
+  std::uint8_t* data = nullptr;
+  std::int64_t outer = 0, blocks = 0;
+  std::int64_t outer_step = 0, block_step = 0;  // where they lie as they are
+  bool tiled = false;                           // as MxScaleLayout::tiles_128x4
+
+  __device__ void put(std::int64_t at, std::int64_t block, std::uint8_t code) const {
+    data[tiled ? mx_tile_offset(at, block, blocks) : at * outer_step + block * block_step] = code;
+  }
+};
+
+enum class Direction { rowwise, columnwise };
+
+MxScales mx_scales(const QTensor& q, Direction direction) {
+  const bool rowwise = direction == Direction::rowwise;
+  const Tensor& t = rowwise ? q.rowwise_scale_inv : q.columnwise_scale_inv;
+  const std::int64_t outer = q.shape[rowwise ? 0 : 1], blocks = q.shape[rowwise ? 1 : 0] / kMxBlock;
+  if (!t.defined()) return {};
+  return {t.as<std::uint8_t>(),       outer, blocks, rowwise ? t.row_stride : 1, rowwise ? 1 : t.row_stride,
+          q.mx_scale_layout == MxScaleLayout::tiles_128x4};
+}
+
+// What pads the tiles becomes 0: a tensor core multiplies zeros by it, and 0xFF would stand for NaN. A thread takes one
+// place and strides over the grid.
+__global__ void mx_padding_kernel(MxScales scales) {
+  const std::int64_t across = (scales.blocks + 3) / 4 * 4, total = (scales.outer + 127) / 128 * 128 * across;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
+    const std::int64_t at = i / across, block = i % across;
+    if (at >= scales.outer || block >= scales.blocks) scales.put(at, block, 0);
+  }
+}
+
+void clear_mx_padding(const MxScales& scales, cudaStream_t stream) {
+  if (scales.data == nullptr || !scales.tiled || (scales.outer % 128 == 0 && scales.blocks % 4 == 0)) return;
+  const std::int64_t tiles = ceil_div(scales.outer, 128) * ceil_div(scales.blocks, 4);  // of 512 places
+  mx_padding_kernel<<<grid_for(2 * tiles), 256, 0, stream>>>(scales);
+  check_launch("quantize (padding of MXFP8 scales)");
+}
+
 // v: the values at (row, col .. col + 7); zero at and beyond `live` rows and beyond the matrix.
 template <typename Source>
 __device__ inline void load_patch_row(const Source& source, std::int64_t live, std::int64_t row, std::int64_t col,
@@ -111,7 +152,7 @@ __device__ inline void load_patch_row(const Source& source, std::int64_t live, s
 // and columns are multiples of 32, so that a thread's 8 columns and a tile's 32 rows are inside or outside as a whole.
 template <DType Format, typename Source>
 __global__ void __launch_bounds__(kMxThreads)
-    mx_kernel(Source source, CodeOutputs out, Matrix<std::uint8_t> rowwise_scale, Matrix<std::uint8_t> columnwise_scale,
+    mx_kernel(Source source, CodeOutputs out, MxScales rowwise_scale, MxScales columnwise_scale,
               const std::int32_t* num_rows, const StepScalars* scalars) {
   __shared__ std::uint32_t column_max[kMxThreads / kWarp][kMxColumns];
   __shared__ float column_multiplier[kMxColumns];
@@ -145,7 +186,7 @@ __global__ void __launch_bounds__(kMxThreads)
     if (!inside) continue;
     store_rowwise(out, row + r, col, source.cols, encode4<Format>(v[r][0] * m, v[r][1] * m, v[r][2] * m, v[r][3] * m),
                   encode4<Format>(v[r][4] * m, v[r][5] * m, v[r][6] * m, v[r][7] * m));
-    if (lane % 4 == 0) rowwise_scale.row(row + r)[col / kMxBlock] = code;
+    if (lane % 4 == 0) rowwise_scale.put(row + r, col / kMxBlock, code);
   }
   if (out.columnwise != nullptr) {
 #pragma unroll
@@ -155,7 +196,7 @@ __global__ void __launch_bounds__(kMxThreads)
     for (int w = 0; w < kMxThreads / kWarp; ++w) of_all = max(of_all, column_max[w][threadIdx.x]);
     const std::uint8_t code = mx_scale_code(__uint_as_float(of_all), kMax);
     column_multiplier[threadIdx.x] = mx_multiplier(code);
-    if (col0 + threadIdx.x < source.cols) columnwise_scale.row(blockIdx.x)[col0 + threadIdx.x] = code;
+    if (col0 + threadIdx.x < source.cols) columnwise_scale.put(col0 + threadIdx.x, blockIdx.x, code);
     __syncthreads();
     CodeOutputs plain = out;  // not transposed
     plain.rowwise = out.columnwise, plain.rowwise_stride = out.columnwise_stride;
@@ -182,11 +223,12 @@ void launch_mx(const Source& source, const QTensor& out, const std::int32_t* num
                cudaStream_t stream) {
   if (source.rows == 0 || source.cols == 0) return;
   const CodeOutputs outputs = code_outputs(out);
-  const Matrix<std::uint8_t> none{nullptr, 0, 0, 0};
-  const auto scales = [&](const Tensor& t) { return t.defined() ? matrix<std::uint8_t>(t) : none; };
   const dim3 grid(static_cast<unsigned>(ceil_div(source.rows, kMxBlock)),
                   static_cast<unsigned>(ceil_div(source.cols, kMxColumns)));
-  const auto rowwise = scales(out.rowwise_scale_inv), columnwise = scales(out.columnwise_scale_inv);
+  const MxScales rowwise = mx_scales(out, Direction::rowwise), columnwise = mx_scales(out, Direction::columnwise);
+  // Whatever step_ok says: padding is zero always.
+  clear_mx_padding(rowwise, stream);
+  clear_mx_padding(columnwise, stream);
   if (out.format == DType::e4m3) {
     mx_kernel<DType::e4m3><<<grid, kMxThreads, 0, stream>>>(source, outputs, rowwise, columnwise, num_rows, scalars);
   } else {
