@@ -286,6 +286,8 @@ void declare_precision(Declarations& d) {
       "FP8 recipe. default: delayed scaling, attention projections E4M3/E5M2, MLP E4M3; hybrid: delayed, E4M3/E5M2; "
       "mxfp8: a scale per 32 values; current: just-in-time scaling");
   d.on_off("fp8_strict", &RunConfig::fp8_strict, "refuse to run where a recipe would fall back to another");
+  d.on_off("fp8_emulate", &RunConfig::fp8_emulate,
+           "run mxfp8 where the GPU lacks it: exactly, on bf16 images of its codes, slower than bf16");
   d.on_off("fp8_lm_head", &RunConfig::fp8_lm_head, "the language-model head in FP8 too");
   d.choice<Fp8Start>("fp8_start", &RunConfig::fp8_start, Fp8Start::calibrate,
                      {{"calibrate", Fp8Start::calibrate}, {"te", Fp8Start::te}},

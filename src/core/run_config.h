@@ -67,6 +67,7 @@ struct RunConfig {
   bool use_te = false;
   Fp8Scenario fp8_scenario = Fp8Scenario::default_;
   bool fp8_strict = false;
+  bool fp8_emulate = false;
   bool fp8_lm_head = false;
   Fp8Start fp8_start = Fp8Start::calibrate;
   std::int64_t shadow_check_interval = 0;  // steps; 0: off

@@ -39,10 +39,6 @@ TEST_P(CudaOpCase, MatchesReference) {
   std::string why_not;
   Backend* backend = cuda(&why_not);
   if (backend == nullptr) GTEST_SKIP() << why_not;
-  const std::string& name = GetParam().name;
-  if (name.starts_with("gemm_") && name.find("/mx_") != std::string::npos && !backend->capabilities().mxfp8.available) {
-    GTEST_SKIP() << backend->capabilities().mxfp8.reason;
-  }
   GetParam().run(*backend);
 }
 
@@ -138,9 +134,6 @@ TEST_P(CudaProduct, WithinTheBoundOfItsAccumulation) {
   const Product& p = GetParam();
   if (p.scaling == Scaling::tensor && !backend->capabilities().fp8_tensor.available) {
     GTEST_SKIP() << backend->capabilities().fp8_tensor.reason;
-  }
-  if (p.scaling == Scaling::mx_1x32 && !backend->capabilities().mxfp8.available) {
-    GTEST_SKIP() << backend->capabilities().mxfp8.reason;
   }
   Device device(*backend);
   const bool wgrad = p.pass == GemmPass::wgrad;

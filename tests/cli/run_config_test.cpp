@@ -160,6 +160,7 @@ TEST(Defaults, EqualTheContract) {
       {"loss_on", "all", "all"},
       {"chat_template", "auto", "auto"},
       {"fp8_strict", "false", "false"},
+      {"fp8_emulate", "false", "false"},
       {"fp8_lm_head", "false", "false"},
       {"fp8_start", "calibrate", "calibrate"},
       {"optim_state", "fp32", "fp32"},
