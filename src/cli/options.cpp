@@ -347,8 +347,8 @@ void declare_output(Declarations& d, bool multi) {
   d.text("wandb_run_name", "NAME", &RunConfig::wandb_run_name, "",
          multi ? "name of the run; without it, {model}-{sharding}" : "name of the run");
   d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings and errors stay");
-  d.on_off("dry_run", &RunConfig::dry_run, "check everything and print the memory plan, then stop").not_built_yet =
-      "--dry_run is not built yet";
+  d.on_off("dry_run", &RunConfig::dry_run,
+           "check model, data, disk and memory, measure a step, tell how long the run would take, then stop");
   d.on_off("debug_mode", &RunConfig::debug_mode,
            "a step that is not finite is run again, and the first operation that wrote a NaN or infinity is named");
   d.on_off("profile_memory", &RunConfig::profile_memory, "memory use per component over time").not_built_yet =

@@ -11,6 +11,7 @@
 #include "core/thread_pool.h"
 #include "data/parquet.h"
 #include "data/step_prefetcher.h"
+#include "train/dry_run.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
 #include "train/non_finite.h"
@@ -117,6 +118,27 @@ void Trainer::open() {
 
 Trainer::~Trainer() = default;
 
+std::vector<PreflightCheck> Trainer::preflight() {
+  const TokenStore& rows = inputs_.rows->train;
+  std::vector<PreflightCheck> checks = check_row_ends(rows, *inputs_.tokenizer, config_.max_seq_length);
+  checks.push_back(check_special_embeddings(rows, *inputs_.tokenizer, *engine_));
+  DiskNeed need;
+  need.model_bytes = need.snapshot_bytes = export_.bytes(engine_->params().table());
+  need.snapshots = config_.save_interval > 0 ? (total_steps_ - 1) / config_.save_interval : 0;
+  if (config_.keep_checkpoints > 0) need.snapshots = std::min(need.snapshots, config_.keep_checkpoints);
+  checks.push_back(check_disk(folder_.path(), need));
+  return checks;
+}
+
+void Trainer::dry_run() {
+  const std::int64_t evaluations = inputs_.eval_loader ? (config_.num_epochs + config_.eval_interval - 1) / config_.eval_interval : 0;
+  const DryRun run{*inputs_.train_loader, inputs_.eval_loader.get(), total_steps_, evaluations, config_.max_grad_norm};
+  const MeasuredRun measured = measure_run(*engine_, run);
+  log::info("what ran in two steps with learning rate 0:\n{}", recipe_table(engine_->ledger(), engine_->config()));
+  log::info("{}", describe(preflight()));
+  log::info("dry run: {}; nothing was trained, and nothing written", describe(measured, run));
+}
+
 void Trainer::print_header() const {
   const ModelConfig& c = engine_->config();
   const BatchLoader& loader = *inputs_.train_loader;
@@ -200,6 +222,10 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 }
 
 void Trainer::run() {
+  if (config_.dry_run) return dry_run();
+  for (const PreflightCheck& check : preflight()) {
+    if (check.warns) log::warning("{}: {}", check.what, check.found);
+  }
   folder_.write_run(run_json("started"));
   try {
     train();

@@ -17,6 +17,7 @@
 #include "train/engine.h"
 #include "train/model_snapshots.h"
 #include "train/precision.h"
+#include "train/preflight.h"
 #include "train/run_folder.h"
 #include "train/run_inputs.h"
 
@@ -34,7 +35,7 @@ class Trainer {
   Metrics& metrics() { return metrics_; }
   const RunFolder& folder() const { return folder_; }
 
-  // Trains, evaluates and saves. Throws Error when a step is not finite (the last good state has then been saved) or
+  // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when a step is not finite (the last good state has then been saved) or
   // nothing was learnt, DeviceFailed with what is kept when the device was lost.
   void run();
 
@@ -43,6 +44,8 @@ class Trainer {
 
   void open();
   void train();
+  std::vector<PreflightCheck> preflight();
+  void dry_run();
   void print_header() const;
   void print_multi_gpu_header() const;
   void print_epoch(std::int64_t epoch) const;

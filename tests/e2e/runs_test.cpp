@@ -284,6 +284,21 @@ TEST(Runs, CheckpointsOnTheWayAreWholeModels) {
                                    shop.path("next").string(), "--max_steps", "1"}));
 }
 
+TEST(Runs, ADryRunLooksAndWritesNothing) {
+  Workshop shop;
+  const Finished run = run_well("train_fp8", shop.args({"--dry_run", "--mixed_precision", "fp8", "--num_epochs", "2", "--device", test_device()}));
+  EXPECT_TRUE(run.says("what ran in two steps with learning rate 0")) << run.err;
+  EXPECT_TRUE(run.says("end of text")) << run.err;
+  EXPECT_TRUE(run.says("disk")) << run.err;
+  EXPECT_TRUE(run.says("2 evaluations of about")) << run.err;
+  EXPECT_TRUE(run.says("nothing was trained, and nothing written")) << run.err;
+  EXPECT_FALSE(fs::exists(shop.output()));
+  EXPECT_FALSE(fs::exists(shop.logs()));
+  // The run that it was about finds the way free.
+  const Finished real = run_well("train_fp8", shop.args({"--mixed_precision", "fp8", "--num_epochs", "1"}));
+  EXPECT_FALSE(real.says("nothing was trained")) << real.err;
+}
+
 TEST(Runs, OverwritingRemovesWhatTheEarlierRunKept) {
   Workshop shop;
   run_well("train_multi_gpu", shop.args({"--save_interval", "3", "--keep_checkpoints", "10"}));
