@@ -231,6 +231,12 @@ void declare_training(Declarations& d) {
   d.whole("num_epochs", &RunConfig::num_epochs, {.fallback = 3, .least = 1}, "passes over the training rows");
   d.whole("max_steps", &RunConfig::max_steps, {.zero = "no limit"}, "stop after N optimizer steps");
   d.whole("eval_interval", &RunConfig::eval_interval, {.fallback = 1, .zero = "never"}, "evaluate every N epochs");
+  d.whole("eval_interval_steps", &RunConfig::eval_interval_steps, {.zero = "off"}, "evaluate every N optimizer steps too");
+  d.whole("eval_answers", &RunConfig::eval_answers, {.most = kLongest, .zero = "off"},
+          "with each evaluation and before the first step, write solutions to N held-out problems and log how many final "
+          "answers are right");
+  d.whole("eval_answer_tokens", &RunConfig::eval_answer_tokens, {.fallback = 256, .least = 1, .most = kLongest},
+          "longest solution of --eval_answers");
   d.whole("eval_max_rows", &RunConfig::eval_max_rows, {.zero = "all"}, "evaluate the first N held-out rows");
   d.whole("seed", &RunConfig::seed, {.fallback = 42},
           "order and stochastic rounding; the held-out split is always seed 42");

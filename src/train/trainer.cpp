@@ -109,6 +109,10 @@ void Trainer::open() {
   engine_->load(*inputs_.model);
   throw_if_interrupted();
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
+  if (config_.eval_answers > 0) {
+    answers_ = std::make_unique<AnswerEvaluator>(*engine_, inputs_, AnswerEvaluatorOptions{config_.eval_answers, config_.eval_answer_tokens});
+    log::info("answers to {} of the held-out problems are asked for at each evaluation", answers_->problems());
+  }
   const auto earlier = config_.overwrite ? ModelSnapshots::Earlier::replace : ModelSnapshots::Earlier::keep;
   snapshots_ = std::make_unique<ModelSnapshots>(folder_.path(), config_.keep_checkpoints, earlier,
                                                 [this](const std::filesystem::path& folder) {
@@ -131,7 +135,10 @@ std::vector<PreflightCheck> Trainer::preflight() {
 }
 
 void Trainer::dry_run() {
-  const std::int64_t evaluations = inputs_.eval_loader ? (config_.num_epochs + config_.eval_interval - 1) / config_.eval_interval : 0;
+  const auto times = [](std::int64_t length, std::int64_t interval) { return interval > 0 ? (length + interval - 1) / interval : 0; };
+  const std::int64_t evaluations = !inputs_.eval_loader ? 0
+                                   : std::max<std::int64_t>(1, times(config_.num_epochs, config_.eval_interval)) +
+                                         (config_.eval_interval_steps > 0 ? (total_steps_ - 1) / config_.eval_interval_steps : 0);
   const DryRun run{*inputs_.train_loader, inputs_.eval_loader.get(), total_steps_, evaluations, config_.max_grad_norm};
   const MeasuredRun measured = measure_run(*engine_, run);
   log::info("what ran in two steps with learning rate 0:\n{}", recipe_table(engine_->ledger(), engine_->config()));
@@ -165,7 +172,9 @@ void Trainer::print_header() const {
   if (config_.program == Program::train_multi_gpu) print_multi_gpu_header();
   TextTable table({{"memory", Align::left}, {"size", Align::right}});
   std::size_t total = 0;
-  for (const MemoryLine& line : engine_->memory()) {
+  std::vector<MemoryLine> lines = engine_->memory();
+  if (answers_) lines.push_back({"answers: keys, values, scratch", answers_->bytes()});
+  for (const MemoryLine& line : lines) {
     table.add_row({line.what, memory_text(line.bytes)});
     total += line.bytes;
   }
@@ -235,11 +244,14 @@ void Trainer::run() {
 }
 
 void Trainer::train() {
+  if (answers_) evaluate_answers();
   for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
     train_epoch(epoch);
     if (config_.program == Program::train_multi_gpu) print_epoch(epoch);
+    const auto is_due = [&](std::int64_t done_epochs) { return config_.eval_interval > 0 && done_epochs % config_.eval_interval == 0; };
     const bool last = done() || epoch + 1 == config_.num_epochs;
-    if (inputs_.eval_loader && !interrupted() && (last || (epoch + 1) % config_.eval_interval == 0)) evaluate(epoch + 1);
+    if (evaluated_step_ == global_step_) continue;
+    if (inputs_.eval_loader && !interrupted() && (last || is_due(epoch + 1))) evaluate(static_cast<double>(epoch + 1));
   }
   finish();
 }
@@ -254,9 +266,13 @@ void Trainer::train_epoch(std::int64_t epoch) {
   for (std::int64_t s = 0; s < steps && !interrupted(); ++s) {
     enqueue(ahead.next());
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
-    // What is saved must be the state of that step.
-    const bool saves = config_.save_interval > 0 && enqueued % config_.save_interval == 0;
-    while (engine_->steps_in_flight() > (saves ? 0 : lag)) take_result();
+    // What is saved or evaluated must be the state of that step.
+    const auto is_due = [&](std::int64_t interval) { return interval > 0 && enqueued % interval == 0; };
+    const bool evaluates = inputs_.eval_loader && is_due(config_.eval_interval_steps);
+    while (engine_->steps_in_flight() > (evaluates || is_due(config_.save_interval) ? 0 : lag)) take_result();
+    if (!evaluates || interrupted()) continue;
+    evaluate(static_cast<double>(epoch) + static_cast<double>(s + 1) / static_cast<double>(inputs_.train_loader->steps_per_epoch(epoch)));
+    last_result_ = now_seconds();
   }
   while (engine_->steps_in_flight() > 0) take_result();
 }
@@ -331,7 +347,27 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
   *window_ = Window();
 }
 
-void Trainer::evaluate(std::int64_t epoch) {
+// A part of the answers would look like the whole: nothing is logged where a signal came.
+void Trainer::evaluate_answers() {
+  std::vector<AnswerRecord> records;
+  try {
+    records = answers_->run(console_);
+  } catch (const Interrupted&) {
+    return;
+  }
+  const std::filesystem::path folder = folder_.path() / "answers";
+  std::error_code error;
+  if (global_step_ == 0) std::filesystem::remove_all(folder, error);  // an earlier run's
+  std::filesystem::create_directories(folder, error);
+  CHECK(!error, "{}: cannot be created ({})", folder.string(), error.message());
+  write_answers(folder / fmt::format("step-{}.jsonl", global_step_), records);
+  console_.finish();
+  log::info("answers at step {}: {}", global_step_, describe_answers(records, first_answers_));
+  metrics_.log(global_step_, {{names_.eval_accuracy, accuracy_of(records).value()}});
+  if (global_step_ == 0) first_answers_ = std::move(records);
+}
+
+void Trainer::evaluate(double epoch) {
   const BatchLoader& loader = *inputs_.eval_loader;
   const std::int64_t steps = loader.steps_per_epoch();
   EvalResult total;
@@ -349,12 +385,14 @@ void Trainer::evaluate(std::int64_t epoch) {
   CHECK(total.num_supervised > 0, "the held-out rows have no supervised token");
   last_eval_loss_ = total.loss_sum / static_cast<double>(total.num_supervised);
   evaluated_ = true;
+  evaluated_step_ = global_step_;
   metrics_.log(global_step_, {{names_.eval_loss, last_eval_loss_},
                               {names_.eval_perplexity, std::exp(last_eval_loss_)},
                               {names_.eval_tokens, static_cast<double>(total.num_supervised)},
-                              {names_.eval_epoch, static_cast<double>(epoch)},
+                              {names_.eval_epoch, epoch},
                               {names_.eval_step, static_cast<double>(global_step_)}});
   if (program_rules(config_.program).keep_best) snapshots_->offer_best(last_eval_loss_);
+  if (answers_) evaluate_answers();
 }
 
 void Trainer::stop_not_finite(const StepResult& result) {

@@ -14,6 +14,7 @@
 #include "report/metric_names.h"
 #include "report/metrics.h"
 #include "report/stability.h"
+#include "train/answer_evaluator.h"
 #include "train/engine.h"
 #include "train/model_snapshots.h"
 #include "train/precision.h"
@@ -54,7 +55,8 @@ class Trainer {
   void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
   void log_step(const StepResult& result, double learning_rate, double seconds);
-  void evaluate(std::int64_t epoch);
+  void evaluate(double epoch);
+  void evaluate_answers();
   void stop_not_finite(const StepResult& result);
   std::string why_not_finite();
   void stop_device_failed(const DeviceFailed& error);
@@ -88,6 +90,9 @@ class Trainer {
   double train_seconds_ = 0;         // in steps alone
   std::int64_t train_tokens_ = 0;
   std::int64_t train_supervised_ = 0;
+  std::unique_ptr<AnswerEvaluator> answers_;          // with --eval_answers alone
+  std::vector<AnswerRecord> first_answers_;            // before the first step
+  std::int64_t evaluated_step_ = -1;                   // the last one behind which the run was evaluated
   double last_eval_loss_ = 0;
   bool evaluated_ = false;
 };

@@ -167,6 +167,9 @@ TEST(Defaults, EqualTheContract) {
       {"weight_update", "exact", "exact"},
       {"grad_dtype", "auto", "auto"},
       {"recompute", "none", "none"},
+      {"eval_interval_steps", "0", "0"},
+      {"eval_answers", "0", "0"},
+      {"eval_answer_tokens", "256", "256"},
       {"eval_max_rows", "0", "0"},
       {"max_steps", "0", "0"},
   };

@@ -284,6 +284,27 @@ TEST(Runs, CheckpointsOnTheWayAreWholeModels) {
                                    shop.path("next").string(), "--max_steps", "1"}));
 }
 
+// The tiny models answer nothing right; what is seen here is when they are asked and where it is written.
+TEST(Runs, AnswersAreAskedForBeforeTheFirstStepAndWithEachEvaluation) {
+  Workshop shop;
+  const Finished run = run_well("train_fp8", shop.args({"--dataset_name", shop.math_rows(40).string(), "--num_epochs", "1", "--eval_answers", "3",
+                                                        "--eval_answer_tokens", "5", "--eval_interval_steps", "4", "--eval_interval", "0",
+                                                        "--batch_size", "4", "--log_interval", "1"}));
+  EXPECT_EQ(metric(shop.output(), "Eval/Accuracy").size(), 4u);  // steps 0, 4, 8, 9
+  EXPECT_EQ(metric(shop.output(), "Eval/Loss").size(), 3u);
+  for (const char* file : {"step-0.jsonl", "step-4.jsonl", "step-8.jsonl", "step-9.jsonl"}) {
+    EXPECT_EQ(read_jsonl(shop.output() / "answers" / file).size(), 3u) << file;
+  }
+  EXPECT_TRUE(run.says("answers at step 9: 0.0 % (0 of 3")) << run.err;
+  // Being asked changes nothing.
+  run_well("train_fp8", shop.args({"--dataset_name", shop.math_rows(40).string(), "--num_epochs", "1", "--batch_size", "4", "--output_dir",
+                                   shop.path("unasked").string()}));
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), read_bytes(shop.path("unasked") / "model.safetensors"));
+  const Finished plain = run_program("train_fp8", shop.args({"--eval_answers", "3", "--output_dir", shop.path("other").string()}));
+  EXPECT_EQ(plain.code, 1);
+  EXPECT_TRUE(plain.says("--eval_answers: rows of plain text have no problem to ask")) << plain.err;
+}
+
 TEST(Runs, ADryRunLooksAndWritesNothing) {
   Workshop shop;
   const Finished run = run_well("train_fp8", shop.args({"--dry_run", "--mixed_precision", "fp8", "--num_epochs", "2", "--device", test_device()}));
