@@ -298,6 +298,8 @@ void declare_precision(Declarations& d) {
   d.choice<Fp8Start>("fp8_start", &RunConfig::fp8_start, Fp8Start::calibrate,
                      {{"calibrate", Fp8Start::calibrate}, {"te", Fp8Start::te}},
                      "first scales of delayed scaling: one calibration micro-batch, or 1 as Transformer Engine");
+  d.whole("health_interval", &RunConfig::health_interval, {.fallback = 100, .zero = "off"},
+          "every N steps: the share of weights that the step changed, FP8 codes at zero and at the largest value (health.jsonl)");
   d.whole("shadow_check_interval", &RunConfig::shadow_check_interval, {.zero = "off"},
           "compare FP8 with bf16 every N steps")
       .not_built_yet = "--shadow_check_interval is not built yet";

@@ -47,6 +47,7 @@ struct RunConfig {
   std::int64_t max_steps = 0;             // 0: no limit
   std::int64_t eval_interval = 0;         // epochs; 0: never
   std::int64_t eval_interval_steps = 0;
+  std::int64_t health_interval = 100;
   std::int64_t eval_answers = 0;
   std::int64_t eval_answer_tokens = 256;
   std::int64_t eval_max_rows = 0;         // 0: all held-out rows

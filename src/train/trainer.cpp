@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 
 #include <unistd.h>
 
@@ -108,6 +109,7 @@ void Trainer::open() {
   throw_if_interrupted();
   engine_->load(*inputs_.model);
   throw_if_interrupted();
+  if (config_.health_interval > 0) health_ = std::make_unique<StepHealth>(*engine_);
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
   if (config_.eval_answers > 0) {
     answers_ = std::make_unique<AnswerEvaluator>(*engine_, inputs_, AnswerEvaluatorOptions{config_.eval_answers, config_.eval_answer_tokens});
@@ -235,6 +237,8 @@ void Trainer::run() {
   for (const PreflightCheck& check : preflight()) {
     if (check.warns) log::warning("{}: {}", check.what, check.found);
   }
+  std::error_code ignored;
+  std::filesystem::remove(folder_.path() / "health.jsonl", ignored);  // an earlier run's
   folder_.write_run(run_json("started"));
   try {
     train();
@@ -279,7 +283,13 @@ void Trainer::train_epoch(std::int64_t epoch) {
 
 void Trainer::enqueue(std::vector<HostBatch> micro_batches) {
   const double rate = learning_rate(schedule_, global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()));
+  const std::int64_t step = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()) + 1;
+  // The first step begins with a calibration, whose codes are not those of a step.
+  const bool is_looked_at = health_ && step > 1 && step % config_.health_interval == 0;
+  if (is_looked_at && health_->is_pending()) log_health();
+  if (is_looked_at) health_->begin_step(step);
   engine_->enqueue_step(micro_batches, rate, config_.max_grad_norm);
+  if (is_looked_at) health_->end_step();
   rates_.push_back(rate);
   if (config_.debug_mode) batches_.push_back(std::move(micro_batches));
 }
@@ -306,6 +316,7 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   window_->add(result, seconds);
   epoch_->add(result, seconds);
   if (is_learnt) stability_.add(result.loss, result.grad_norm, learning_rate);
+  if (is_learnt) watch_loss(result.loss);
   if (is_learnt && ++learnt_steps_ == 1) {
     log::info("what ran in step {}:\n{}FP8 share of the matrix products: {:.1f} %", global_step_, recipe_table(engine_->ledger(), engine_->config()),
               100.0 * engine_->ledger().fp8_share());
@@ -317,7 +328,26 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
+  if (health_ && health_->is_pending() && health_->step() <= global_step_) log_health();
   if (config_.save_interval > 0 && global_step_ % config_.save_interval == 0 && !done()) snapshots_->save_step(global_step_);
+}
+
+// Its values, and one line of health.jsonl with every matrix.
+void Trainer::log_health() {
+  const StepHealthReport report = health_->take();
+  const MetricValues values = report.values();
+  metrics_.log(report.step, {values.begin(), values.end()});
+  const std::filesystem::path path = folder_.path() / "health.jsonl";
+  std::ofstream file(path, std::ios::app);
+  file << report.json().dump() << "\n";
+  CHECK(file.flush(), "{}: cannot be written", path.string());
+}
+
+void Trainer::watch_loss(double loss) {
+  const std::optional<LossWatch::Spike> spike = loss_watch_.add(loss);
+  if (!spike || !spike->is_first) return;
+  log::warning("step {}: loss {:.4f} lies {:.1f} standard deviations above the mean of the last {} steps, {:.4f}", global_step_, loss,
+               spike->deviations, spike->steps, spike->mean);
 }
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
@@ -455,6 +485,7 @@ void Trainer::finish() {
                    train_seconds_ > 0 ? static_cast<double>(train_supervised_) / train_seconds_ : 0.0);
   metrics_.summary("train_seconds", train_seconds_);
   metrics_.summary("wall_seconds", now_seconds() - started_);
+  metrics_.summary("loss_spikes", static_cast<double>(loss_watch_.spikes()));
   metrics_.summary("fp8_gemm_share", engine_->ledger().fp8_share());
   if (evaluated_) metrics_.summary(names_.eval_loss, last_eval_loss_);
   metrics_.text("precision", precision_.description);

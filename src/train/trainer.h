@@ -11,6 +11,7 @@
 #include "optim/lr_schedule.h"
 #include "params/export.h"
 #include "report/console.h"
+#include "report/loss_watch.h"
 #include "report/metric_names.h"
 #include "report/metrics.h"
 #include "report/stability.h"
@@ -21,6 +22,7 @@
 #include "train/preflight.h"
 #include "train/run_folder.h"
 #include "train/run_inputs.h"
+#include "train/step_health.h"
 
 namespace llmfp8 {
 
@@ -54,6 +56,8 @@ class Trainer {
   void enqueue(std::vector<HostBatch> micro_batches);
   void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
+  void log_health();
+  void watch_loss(double loss);
   void log_step(const StepResult& result, double learning_rate, double seconds);
   void evaluate(double epoch);
   void evaluate_answers();
@@ -77,7 +81,9 @@ class Trainer {
   ExportSpec export_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<ModelSnapshots> snapshots_;
+  std::unique_ptr<StepHealth> health_;  // with --health_interval alone
   StabilityTracker stability_;
+  LossWatch loss_watch_;
   LrSchedule schedule_;
   std::int64_t total_steps_ = 0;
   std::int64_t global_step_ = 0;     // steps done

@@ -168,6 +168,7 @@ TEST(Defaults, EqualTheContract) {
       {"grad_dtype", "auto", "auto"},
       {"recompute", "none", "none"},
       {"eval_interval_steps", "0", "0"},
+      {"health_interval", "100", "100"},
       {"eval_answers", "0", "0"},
       {"eval_answer_tokens", "256", "256"},
       {"eval_max_rows", "0", "0"},

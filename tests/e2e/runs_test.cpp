@@ -305,6 +305,29 @@ TEST(Runs, AnswersAreAskedForBeforeTheFirstStepAndWithEachEvaluation) {
   EXPECT_TRUE(plain.says("--eval_answers: rows of plain text have no problem to ask")) << plain.err;
 }
 
+TEST(Runs, HealthIsLookedAtNowAndThenAndChangesNothing) {
+  Workshop shop;
+  const Args fp8 = {"--mixed_precision", "fp8", "--num_epochs", "2", "--device", test_device(), "--deterministic"};
+  Args watched = fp8;
+  watched.insert(watched.end(), {"--health_interval", "3"});
+  run_well("train_fp8", shop.args(watched));
+  const std::vector<nlohmann::json> lines = read_jsonl(shop.output() / "health.jsonl");
+  const std::int64_t steps = read_json(shop.output() / "run.json")["steps"]["done"].get<std::int64_t>();
+  ASSERT_GE(steps, 3);
+  EXPECT_EQ(lines.size(), static_cast<std::size_t>(steps / 3));
+  EXPECT_EQ(metric(shop.output(), "health/weights_changed").size(), lines.size());
+  EXPECT_EQ(metric(shop.output(), "health/fp8_zero_share/gradient").size(), lines.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["step"], 3 * (i + 1));
+    EXPECT_FALSE(lines[i]["matrices"].empty());
+  }
+  Args alone = fp8;
+  alone.insert(alone.end(), {"--health_interval", "0", "--output_dir", shop.path("alone").string()});
+  run_well("train_fp8", shop.args(alone));
+  EXPECT_FALSE(fs::exists(shop.path("alone") / "health.jsonl"));
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), read_bytes(shop.path("alone") / "model.safetensors"));
+}
+
 TEST(Runs, ADryRunLooksAndWritesNothing) {
   Workshop shop;
   const Finished run = run_well("train_fp8", shop.args({"--dry_run", "--mixed_precision", "fp8", "--num_epochs", "2", "--device", test_device()}));
