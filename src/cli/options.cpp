@@ -341,13 +341,12 @@ void declare_output(Declarations& d, bool multi) {
   d.text("log_dir", "DIR", &RunConfig::log_dir, "./runs", "TensorBoard files, in a folder per run");
   d.whole("log_interval", &RunConfig::log_interval, {.fallback = multi ? 10 : 50, .least = 1}, "log every N steps");
   d.whole("save_interval", &RunConfig::save_interval, {.fallback = 1000, .zero = "only the final model"},
-          "save a checkpoint every N steps");
+          "save a checkpoint every N steps, at the end and on Ctrl-C or SIGTERM; SIGUSR1 saves one at once");
   d.whole("keep_checkpoints", &RunConfig::keep_checkpoints, {.fallback = 2, .least = 1},
           "older checkpoints are removed");
   Option& resume = d.text("resume", "auto|DIR", &RunConfig::resume, "",
-                          "go on from the newest checkpoint of output_dir, or from DIR");
+                          "go on from the newest checkpoint of output_dir (none: start), or from DIR, a checkpoint or a run's folder");
   resume.implicit = "auto";
-  resume.not_built_yet = "--resume is not built yet (checkpoints arrive with a later version)";
   d.on_off("overwrite", &RunConfig::overwrite, "allow a finished run in output_dir to be replaced");
   d.on_off("use_wandb", &RunConfig::use_wandb,
            "log to Weights & Biases; where it is not available: one warning, metrics.jsonl is kept");

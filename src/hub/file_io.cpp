@@ -83,6 +83,16 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
   }
 }
 
+void sync_folder(const std::filesystem::path& folder) {
+  const Descriptor opened{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (opened.fd >= 0) ::fsync(opened.fd);
+}
+
+void forget_cached(const std::filesystem::path& file) {
+  const Descriptor opened{::open(file.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (opened.fd >= 0) ::posix_fadvise(opened.fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 nlohmann::json parse_json_object(std::string_view text, const std::string& origin) {
   const auto limit_depth = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
     CHECK(depth <= kMaxJsonDepth, "'{}': JSON nested deeper than {}", origin, kMaxJsonDepth);

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "hub/file_io.h"
 #include "hub/safetensors.h"
 
 namespace llmfp8 {
@@ -152,12 +153,29 @@ void SafetensorsWriter::finish() {
         std::strerror(errno));
   ::close(fd_);
   fd_ = -1;
-  // The name itself must reach the disk too; a folder that cannot be synced is no reason to lose the run.
-  const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
-  const int folder = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder >= 0) {
-    ::fsync(folder);
-    ::close(folder);
+  sync_folder(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path("."));
+}
+
+void write_verified_safetensors(const std::filesystem::path& path, const std::vector<TensorDeclaration>& tensors,
+                                const StreamTensor& stream) {
+  SafetensorsWriter writer(path, tensors);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    stream(i, [&](std::span<const std::byte> piece) { writer.write(tensors[i].name, piece.data(), piece.size()); });
+  }
+  writer.finish();
+  forget_cached(path);
+  const SafetensorsFile written = SafetensorsFile::open(path);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& tensor = written.at(tensors[i].name).tensor;
+    const auto* at = static_cast<const std::byte*>(tensor.data);
+    std::size_t left = tensor.bytes();
+    stream(i, [&](std::span<const std::byte> piece) {
+      CHECK(piece.size() <= left && std::memcmp(at, piece.data(), piece.size()) == 0,
+            "{}: tensor {} reads back differently from what was written", path.string(), tensors[i].name);
+      at += piece.size();
+      left -= piece.size();
+    });
+    CHECK(left == 0, "{}: tensor {} reads back {} bytes longer than what was written", path.string(), tensors[i].name, left);
   }
 }
 

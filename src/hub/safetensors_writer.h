@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -55,5 +57,14 @@ class SafetensorsWriter {
   std::vector<Slot> slots_;
   std::unordered_map<std::string, std::size_t> index_;
 };
+
+// Hands the bytes of the i-th declared tensor to `put`, in order, in pieces of any size.
+using PutBytes = std::function<void(std::span<const std::byte> piece)>;
+using StreamTensor = std::function<void(std::size_t i, const PutBytes& put)>;
+
+// A whole file, then read back (from the disk, where the system can be told to forget its copy) and compared with what
+// `stream` gives a second time. Throws Error: not writable, disk full, or a tensor that reads back differently.
+void write_verified_safetensors(const std::filesystem::path& path, const std::vector<TensorDeclaration>& tensors,
+                                const StreamTensor& stream);
 
 }  // namespace llmfp8

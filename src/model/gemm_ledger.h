@@ -2,6 +2,7 @@
 // the FP8 share among the metrics and run.json come from here, not from what was asked for.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "fp8/recipe.h"
@@ -40,6 +41,13 @@ class GemmLedger {
       if (r.scaling != Scaling::none) fp8 += r.flops;
     }
     return all > 0 ? fp8 / all : 0.0;
+  }
+
+  // For a checkpoint: what a resumed run adds to. As many as there are products and passes.
+  const std::vector<GemmRecord>& records() const { return records_; }
+  void set_records(std::vector<GemmRecord> records) {
+    CHECK(records.size() == records_.size(), "{} records of products, {} wanted", records.size(), records_.size());
+    records_ = std::move(records);
   }
 
   void clear() { records_.assign(records_.size(), GemmRecord()); }

@@ -1,7 +1,6 @@
 #include "params/export.h"
 
 #include <algorithm>
-#include <cstring>
 #include <regex>
 #include <system_error>
 
@@ -9,7 +8,6 @@
 
 #include "hub/convert.h"
 #include "hub/file_io.h"
-#include "hub/safetensors.h"
 #include "hub/safetensors_writer.h"
 
 namespace llmfp8 {
@@ -61,23 +59,23 @@ std::vector<ShardPlan> plan_shards(const ExportSpec& spec, const WeightTable& ta
   return shards;
 }
 
-// The slice's values in the piece's dtype, on the host.
-std::vector<std::byte> host_values(const Piece& piece, const LocalParamStore& store, Backend& backend, Stream& stream) {
-  const Tensor weight = store.weight(piece.param->index);
-  const std::int64_t width = weight.shape.rank() == 1 ? 1 : weight.cols();
-  const Tensor rows = weight.reshape(Shape{weight.numel() / width, width}).slice_rows(piece.slice->row_begin, piece.slice->shape[0]);
-  const auto n = static_cast<std::size_t>(piece.slice->shape.numel());
-  std::vector<std::byte> stored(rows.bytes());
-  backend.copy_to_host(stored.data(), rows.data, stored.size(), stream);
-  backend.synchronize(stream);
-  if (piece.dtype == weight.dtype) return stored;
-  std::vector<std::byte> converted(piece.bytes());
-  convert_elements(stored.data(), weight.dtype, converted.data(), piece.dtype, n);
-  return converted;
+// Hands the slice's values over in the piece's dtype.
+void stream_piece(const Piece& piece, const LocalParamStore& store, HostBytes& values, const PutBytes& put) {
+  const Tensor& weight = store.weight(piece.param->index);
+  const std::size_t width = weight.shape.rank() == 1 ? 1 : static_cast<std::size_t>(weight.cols());
+  const std::size_t element = size_bytes(weight.dtype);
+  const std::size_t begin = static_cast<std::size_t>(piece.slice->row_begin) * width * element;
+  const std::size_t total = static_cast<std::size_t>(piece.slice->shape.numel()) * element;
+  std::vector<std::byte> converted;
+  for_each_piece(total, [&](std::size_t offset, std::size_t bytes) {
+    const std::span<const std::byte> stored = values.read(weight, begin + offset, bytes);
+    if (piece.dtype == weight.dtype) return put(stored);
+    const std::size_t n = bytes / element;
+    converted.resize(n * size_bytes(piece.dtype));
+    convert_elements(stored.data(), weight.dtype, converted.data(), piece.dtype, n);
+    put(converted);
+  });
 }
-
-// name of the tensor as the export spells it: a tied head shares the embedding's slice.
-std::string exported_name(const ExportSpec& spec, std::size_t index) { return spec.tensors[index].name; }
 
 void check_space(const fs::path& folder, std::size_t bytes) {
   std::error_code error;
@@ -94,7 +92,7 @@ void write_index(const std::vector<ShardPlan>& shards, const ExportSpec& spec, c
   for (const ShardPlan& shard : shards) {
     for (const Piece& piece : shard.pieces) {
       total += piece.bytes();
-      map[exported_name(spec, k++)] = shard.file;
+      map[spec.tensors[k++].name] = shard.file;
     }
   }
   index["metadata"]["total_size"] = total;
@@ -151,44 +149,46 @@ ExportSpec ExportSpec::of(const WeightSource& source, const WeightTable& table) 
   return spec;
 }
 
-std::size_t ExportSpec::bytes(const WeightTable& table) const {
-  std::size_t total = std::size_t{64} << 20;  // headers, and whoever else writes there
-  for (const ShardPlan& shard : plan_shards(*this, table))
+std::size_t export_bytes(const ExportSpec& spec, const WeightTable& table) {
+  std::size_t total = 0;
+  for (const ShardPlan& shard : plan_shards(spec, table))
     for (const Piece& piece : shard.pieces) total += piece.bytes();
-  for (const auto& [file, content] : files) total += content.size();
+  for (const auto& [file, content] : spec.files) total += content.size();
   return total;
 }
 
+bool export_is_exact(const ExportSpec& spec, const ParamSpec& param, DType dtype) {
+  return std::all_of(param.slices.begin(), param.slices.end(), [&](const WeightSlice& slice) {
+    return std::any_of(spec.tensors.begin(), spec.tensors.end(), [&](const ExportSpec::Entry& entry) {
+      return entry.name == slice.name && (entry.dtype == dtype || entry.dtype == DType::f32);
+    });
+  });
+}
+
 void export_model(const ExportSpec& spec, const LocalParamStore& store, Backend& backend, Stream& stream, const fs::path& folder) {
+  DeviceBytes values(backend, stream);
+  export_model(spec, store, values, folder);
+}
+
+void export_model(const ExportSpec& spec, const LocalParamStore& store, HostBytes& values, const fs::path& folder) {
   const std::vector<ShardPlan> shards = plan_shards(spec, store.table());
   const fs::path temporary = folder / ".model.incomplete";
   std::error_code ignored, error;
   fs::remove_all(temporary, ignored);
   fs::create_directories(temporary, error);
   CHECK(!error, "{}: the model cannot be written there: {}", folder.string(), error.message());
-  check_space(folder, spec.bytes(store.table()));
+  check_space(folder, export_bytes(spec, store.table()) + (std::size_t{64} << 20));
 
   try {
     std::size_t k = 0;
     for (const ShardPlan& shard : shards) {
       std::vector<TensorDeclaration> declarations;
       for (std::size_t i = 0; i < shard.pieces.size(); ++i) {
-        declarations.push_back({exported_name(spec, k + i), shard.pieces[i].dtype, shard.pieces[i].slice->shape});
+        declarations.push_back({spec.tensors[k + i].name, shard.pieces[i].dtype, shard.pieces[i].slice->shape});
       }
-      SafetensorsWriter writer(temporary / shard.file, declarations);
-      for (std::size_t i = 0; i < shard.pieces.size(); ++i) {
-        const std::vector<std::byte> values = host_values(shard.pieces[i], store, backend, stream);
-        writer.write(declarations[i].name, values.data(), values.size());
-      }
-      writer.finish();
-      // Read back from the file that was written, before anything is replaced.
-      const SafetensorsFile written = SafetensorsFile::open(temporary / shard.file);
-      for (std::size_t i = 0; i < shard.pieces.size(); ++i) {
-        const std::vector<std::byte> values = host_values(shard.pieces[i], store, backend, stream);
-        const SafetensorsEntry& entry = written.at(declarations[i].name);
-        CHECK(entry.tensor.bytes() == values.size() && std::memcmp(entry.tensor.data, values.data(), values.size()) == 0,
-              "{}: tensor {} reads back differently from what was written", (temporary / shard.file).string(), declarations[i].name);
-      }
+      write_verified_safetensors(temporary / shard.file, declarations, [&](std::size_t i, const PutBytes& put) {
+        stream_piece(shard.pieces[i], store, values, put);
+      });
       k += shard.pieces.size();
     }
     write_index(shards, spec, temporary);

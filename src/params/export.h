@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/host_bytes.h"
 #include "hub/checkpoint_source.h"
 #include "params/param_store.h"
 
@@ -23,8 +24,6 @@ struct ExportSpec {
   std::size_t max_shard_bytes = std::size_t{5} << 30;
 
   static ExportSpec of(const WeightSource& source, const WeightTable& table);
-  // What an export takes on disk.
-  std::size_t bytes(const WeightTable& table) const;
 };
 
 // Writes the model's files into `folder`; the values are those that the model computes with (an exact-update remainder
@@ -32,5 +31,13 @@ struct ExportSpec {
 // new ones are written and verified. Throws Error: not writable, disk full, or a file that reads back differently.
 void export_model(const ExportSpec& spec, const LocalParamStore& store, Backend& backend, Stream& stream,
                   const std::filesystem::path& folder);
+// values: of the store's weights, asked for twice (written, compared); the store itself is only asked for its layout.
+void export_model(const ExportSpec& spec, const LocalParamStore& store, HostBytes& values,
+                  const std::filesystem::path& folder);
+
+// Of all files together.
+std::size_t export_bytes(const ExportSpec& spec, const WeightTable& table);
+// Whether the exported files give every bit of a parameter of this dtype back.
+bool export_is_exact(const ExportSpec& spec, const ParamSpec& param, DType dtype);
 
 }  // namespace llmfp8

@@ -50,7 +50,7 @@ nlohmann::ordered_json json_number(double value) {
   return value;
 }
 
-JsonlSink::JsonlSink(const std::filesystem::path& path, FileMode mode) : path_(path) {
+JsonlSink::JsonlSink(const std::filesystem::path& path, FileMode mode, std::int64_t last_step) : path_(path), last_step_(last_step) {
   file_ = std::fopen(path.c_str(), mode == FileMode::append ? "a" : "w");
   CHECK(file_ != nullptr, "{}: cannot be written: {}", path.string(), std::strerror(errno));
 }

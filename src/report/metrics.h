@@ -58,7 +58,8 @@ enum class FileMode { replace, append };  // append: a resumed run
 // Texts are lines too.
 class JsonlSink : public MetricsSink {
  public:
-  JsonlSink(const std::filesystem::path& path, FileMode mode);
+  // last_step: of what is in the file already; texts that come before the first values belong to it.
+  JsonlSink(const std::filesystem::path& path, FileMode mode, std::int64_t last_step = 0);
   ~JsonlSink() override;
   JsonlSink(const JsonlSink&) = delete;
   JsonlSink& operator=(const JsonlSink&) = delete;

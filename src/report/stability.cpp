@@ -173,6 +173,16 @@ StabilityStatistics StabilityTracker::statistics(const std::deque<double>& serie
   return stability_statistics(std::vector<double>(series.begin(), series.end()));
 }
 
+nlohmann::ordered_json StabilityTracker::state() const {
+  return {{"loss", loss_}, {"gradient_norm", gradient_norm_}, {"learning_rate", learning_rate_}};
+}
+
+void StabilityTracker::restore(const nlohmann::ordered_json& state) {
+  loss_ = state.at("loss").get<std::deque<double>>();
+  gradient_norm_ = state.at("gradient_norm").get<std::deque<double>>();
+  learning_rate_ = state.at("learning_rate").get<std::deque<double>>();
+}
+
 void StabilityTracker::report(Metrics& metrics) const {
   const std::pair<std::string_view, const std::deque<double>*> all[] = {
       {"loss", &loss_}, {"gradient_norm", &gradient_norm_}, {"learning_rate", &learning_rate_}};

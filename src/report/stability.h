@@ -47,6 +47,10 @@ class StabilityTracker {
   StabilityStatistics gradient_norm() const { return statistics(gradient_norm_); }
   StabilityStatistics learning_rate() const { return statistics(learning_rate_); }
 
+  // The three series, for a checkpoint: {"loss": [...], "gradient_norm": [...], "learning_rate": [...]}.
+  nlohmann::ordered_json state() const;
+  void restore(const nlohmann::ordered_json& state);
+
   // stability_report/{loss,gradient_norm,learning_rate}/{stat}; nothing before the first step.
   void report(Metrics& metrics) const;
 

@@ -13,17 +13,6 @@
 namespace llmfp8 {
 namespace {
 
-constexpr std::array<std::uint32_t, 256> make_crc_table() {
-  std::array<std::uint32_t, 256> table{};
-  for (std::uint32_t i = 0; i < 256; ++i) {
-    std::uint32_t value = i;
-    for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) ? 0x82F63B78u : 0u);
-    table[i] = value;
-  }
-  return table;
-}
-constexpr auto kCrcTable = make_crc_table();
-
 // Little-endian, whatever the machine.
 template <typename T>
 void put_fixed(std::string& out, T value) {
@@ -92,12 +81,6 @@ double now_seconds() {
 }
 
 }  // namespace
-
-std::uint32_t crc32c(std::string_view data) {
-  std::uint32_t crc = 0xFFFFFFFFu;
-  for (const char c : data) crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<unsigned char>(c)) & 0xFF];
-  return crc ^ 0xFFFFFFFFu;
-}
 
 std::uint32_t masked_crc32c(std::string_view data) {
   const std::uint32_t crc = crc32c(data);

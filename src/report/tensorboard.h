@@ -8,12 +8,12 @@
 #include <string>
 #include <string_view>
 
+#include "core/crc32c.h"
 #include "report/metrics.h"
 
 namespace llmfp8 {
 
-// CRC-32C (Castagnoli), and TFRecord's masked form of it.
-std::uint32_t crc32c(std::string_view data);
+// TFRecord's masked form of crc32c.
 std::uint32_t masked_crc32c(std::string_view data);
 
 // Scalars of every record; texts for the text plugin; summary values as scalars at the last step. Flushed each record.

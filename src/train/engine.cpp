@@ -180,6 +180,32 @@ void Engine::quantize_loaded_weights() {
   backend_.synchronize(*stream_);
 }
 
+std::vector<NamedTensor> Engine::state_tensors() const {
+  std::vector<NamedTensor> tensors;
+  for (const ParamSpec& spec : params_->table().params()) tensors.push_back({"weight." + spec.name, params_->weight(spec.index)});
+  for (NamedTensor& tensor : optimizer_->state_tensors()) tensors.push_back(std::move(tensor));
+  if (!fp8_.enabled()) return tensors;
+  const AmaxHistory& history = fp8_.history();
+  tensors.push_back({"fp8.amax", history.amaxes()});
+  tensors.push_back({"fp8.history", history.histories()});
+  tensors.push_back({"fp8.scale", history.scales()});
+  tensors.push_back({"fp8.scale_inv", history.scale_invs()});
+  return tensors;
+}
+
+void Engine::resume(const EngineCounters& counters) {
+  CHECK(in_flight_.empty(), "resume: {} steps are in flight", in_flight_.size());
+  steps_done_ = steps_enqueued_ = counters.steps_done;
+  calibrated_ = counters.calibrated;
+  if (!fp8_.enabled()) return;
+  // The codes follow from weights and scales, as at the end of the step that left them.
+  allow_update();
+  Phase phase(*arena_, kLoadPhase);
+  params_->quantize_weights(*ops_, scalars_);
+  phase.end();
+  backend_.synchronize(*stream_);
+}
+
 void Engine::begin_scalars(double learning_rate, double max_grad_norm) {
   StepScalars host;
   optimizer_->fill_scalars(host, static_cast<std::uint32_t>(steps_enqueued_ + 1), learning_rate, max_grad_norm, options_.seed);

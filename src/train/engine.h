@@ -50,6 +50,12 @@ struct EvalResult {
   std::int64_t num_supervised = 0;
 };
 
+// What an engine counts on the host and has to know again after a resume.
+struct EngineCounters {
+  std::int64_t steps_done = 0;
+  bool calibrated = false;  // the amax histories have been filled
+};
+
 struct MemoryLine {
   std::string what;  // "weights", "activations and scratch", …
   std::size_t bytes = 0;
@@ -66,6 +72,14 @@ class Engine {
   void load(const WeightSource& source);
   // Random weights of a fresh model, for looking at speed: matrices normal with deviation 0.02, norms 1.
   void load_random(std::uint64_t seed);
+
+  // Everything on the device that outlives a step, by its checkpoint name: "weight.<param>", the optimizer's, "fp8.amax",
+  // "fp8.history", "fp8.scale", "fp8.scale_inv" (f32). What follows from these (the weights' codes) is not among them.
+  // No step is in flight where they are read or written.
+  std::vector<NamedTensor> state_tensors() const;
+  EngineCounters counters() const { return {steps_done_, calibrated_}; }
+  // After the state tensors have been written: the next step is the one after counters.steps_done.
+  void resume(const EngineCounters& counters);
 
   // How ranks agree; null (the start): this is the only one. It outlives the engine.
   void set_reducer(RankReducer* reducer) { reducer_ = reducer; }

@@ -1,4 +1,5 @@
-// Ctrl-C and SIGTERM ask a run to stop after the step in hand; a second Ctrl-C ends the process at once.
+// Ctrl-C and SIGTERM ask a run to stop after the step in hand; a second Ctrl-C ends the process at once. SIGUSR1 asks for a
+// checkpoint, and the run goes on.
 #pragma once
 
 #include <exception>
@@ -8,6 +9,7 @@ namespace llmfp8 {
 void install_interrupt_handlers();
 bool interrupted();
 int interrupt_signal();  // 0 where none came
+bool take_save_request();  // SIGUSR1 came since the last call
 
 // A run that was asked to stop before there is anything to save. No std::runtime_error: it is not a failure.
 class Interrupted : public std::exception {

@@ -1,49 +1,52 @@
-// The models that a run keeps on its way: checkpoints/step-N every --save_interval steps, and checkpoint_best by evaluation
-// loss for train_multi_gpu. Each is a whole HF folder; the optimizer's state is not in it yet.
+// The folders that a run keeps on its way: checkpoints/step-N (see checkpoint.h), and checkpoint_best by evaluation loss for
+// train_multi_gpu, a model alone. Which stay, which go. Called by the trainer and by CheckpointSaver, never by both at once.
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
+
+#include "train/whole_folder.h"
 
 namespace llmfp8 {
 
 // Where a run ended without being able to save: the metrics of `steps` steps, and the newest snapshot ("": none).
 std::string what_is_kept(const std::filesystem::path& metrics, std::int64_t steps, const std::filesystem::path& newest);
 
+// The step-N folders below `checkpoints`, oldest first. step_of: N; -1 where the name is none of a checkpoint.
+std::vector<std::filesystem::path> step_folders(const std::filesystem::path& checkpoints);
+std::int64_t step_of(const std::filesystem::path& folder);
+
 class ModelSnapshots {
  public:
-  // write: puts the present model into the folder it is given (see params/export.h).
-  using Write = std::function<void(const std::filesystem::path& folder)>;
-
   // What an earlier run left in the folder. replace: goes as soon as this run has saved something.
   enum class Earlier { keep, replace };
 
-  // keep: how many step-N folders stay (0: all).
-  ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Earlier earlier, Write write)
-      : run_folder_(run_folder), keep_(keep), earlier_(earlier), write_(std::move(write)) {}
+  // keep: how many step-N folders stay (0: all). write_best: puts the present model into the folder it is given.
+  ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Earlier earlier, WriteFolder write_best)
+      : run_folder_(run_folder), keep_(keep), earlier_(earlier), write_best_(std::move(write_best)) {}
 
-  // Older ones are removed only after the new one has been written and read back.
-  void save_step(std::int64_t step);
+  // A resumed run: these are its checkpoints so far (oldest first), and `superseded` go as soon as it has saved one.
+  void resume(std::vector<std::filesystem::path> steps, std::vector<std::filesystem::path> superseded, double best_loss);
+
+  // Older ones are removed only after `write` has written the new one and found it good.
+  void save_step(std::int64_t step, const WriteFolder& write);
   // Replaces checkpoint_best where the loss is below every one before.
   void offer_best(double eval_loss);
   // After any save of this run, also the final one.
   void remove_earlier();
   // The last folder that this run has saved, a step's before the best one; empty where there is none.
   std::filesystem::path newest() const { return steps_.empty() ? best_ : steps_.back(); }
+  double best_loss() const { return best_loss_; }  // infinity: there is none
 
  private:
-  // Written under a temporary name, then renamed: a folder with the final name is whole, and the one that it replaces is
-  // removed last.
-  void write_whole(const std::filesystem::path& folder);
-
   std::filesystem::path run_folder_;
   std::int64_t keep_;
   Earlier earlier_;
-  Write write_;
-  std::vector<std::filesystem::path> steps_;  // oldest first
+  WriteFolder write_best_;
+  std::vector<std::filesystem::path> steps_;       // oldest first
+  std::vector<std::filesystem::path> superseded_;  // beyond the step that the run was resumed from, or damaged
   std::filesystem::path best_;
   double best_loss_ = std::numeric_limits<double>::infinity();
 };

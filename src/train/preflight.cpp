@@ -130,11 +130,11 @@ PreflightCheck check_special_embeddings(const TokenStore& rows, const Tokenizer&
 PreflightCheck judge_disk(const std::filesystem::path& folder, const DiskNeed& need, std::uint64_t free_bytes) {
   const double free = static_cast<double>(free_bytes), model = static_cast<double>(need.model_bytes);
   CHECK(free >= model, "--output_dir {}: {} free, saving the model needs {}", folder.string(), size_text(free), size_text(model));
-  // The old of two snapshots goes when the new one is whole.
+  // An old checkpoint goes when the new one is whole.
   const double on_the_way = need.snapshots > 0 ? static_cast<double>(need.snapshot_bytes) * static_cast<double>(need.snapshots + 1) : 0;
   PreflightCheck check{"disk", "", free < model + on_the_way};
   check.found = fmt::format("the model takes {}{}; {} free", size_text(model),
-                            on_the_way > 0 ? fmt::format(", snapshots on the way up to {}", size_text(on_the_way)) : "", size_text(free));
+                            on_the_way > 0 ? fmt::format(", checkpoints up to {}", size_text(on_the_way)) : "", size_text(free));
   if (check.warns) check.found += ": not enough for all (see --save_interval, --keep_checkpoints)";
   return check;
 }

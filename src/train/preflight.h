@@ -30,7 +30,7 @@ PreflightCheck check_special_embeddings(const TokenStore& rows, const Tokenizer&
 // What saving takes, in bytes, and what lies free where the folder is or will be.
 struct DiskNeed {
   std::size_t model_bytes = 0;         // of the model that the run ends with
-  std::size_t snapshot_bytes = 0;      // of each snapshot on the way
+  std::size_t snapshot_bytes = 0;      // of each checkpoint
   std::int64_t snapshots = 0;          // that lie there at once at most
 };
 // Throws Error where not even the final model fits: it would be lost after training. Warns where the snapshots do not.

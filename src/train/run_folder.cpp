@@ -1,15 +1,21 @@
 #include "train/run_folder.h"
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <system_error>
 
 #include "core/error.h"
 #include "hub/file_io.h"
+#include "train/model_snapshots.h"
 
 namespace llmfp8 {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Its checkpoints and those of another run must not be taken for each other's.
+bool holds_checkpoints(const fs::path& folder) { return !step_folders(folder / "checkpoints").empty(); }
 
 bool holds_finished_run(const fs::path& folder) {
   std::error_code ignored;
@@ -19,11 +25,13 @@ bool holds_finished_run(const fs::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(const fs::path& folder, bool overwrite) : path_(folder) {
+RunFolder::RunFolder(const fs::path& folder, Finished finished) : path_(folder) {
   std::error_code error;
   CHECK(!fs::exists(folder, error) || fs::is_directory(folder, error), "--output_dir {}: it is a file, wanted a folder", folder.string());
-  CHECK(overwrite || !holds_finished_run(folder),
-        "--output_dir {}: it holds a finished run; give another folder, or --overwrite to replace it", folder.string());
+  CHECK(finished == Finished::allow || !holds_finished_run(folder),
+        "--output_dir {}: it holds a finished run; give another folder, --overwrite to replace it, or --resume to go on", folder.string());
+  CHECK(finished == Finished::allow || !holds_checkpoints(folder),
+        "--output_dir {}: it holds checkpoints of a run; give --resume to go on, another folder, or --overwrite to replace them", folder.string());
   created_ = fs::create_directories(folder, error);
   CHECK(!error, "--output_dir {}: cannot be created ({})", folder.string(), error.message());
   const fs::path probe = folder / ".writable";
@@ -38,6 +46,22 @@ RunFolder::RunFolder(const fs::path& folder, bool overwrite) : path_(folder) {
 RunFolder::~RunFolder() {
   std::error_code ignored;
   if (created_ && fs::is_empty(path_, ignored) && !ignored) fs::remove(path_, ignored);
+}
+
+bool RunFolder::cut_metrics(std::uintmax_t bytes) const {
+  std::error_code error;
+  const std::uintmax_t found = fs::file_size(metrics_file(), error);
+  if (error) return bytes == 0;
+  std::uintmax_t kept = std::min(found, bytes);
+  if (found < bytes) {
+    std::ifstream file(metrics_file(), std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    const std::size_t newline = text.rfind('\n');
+    kept = newline == std::string::npos ? 0 : newline + 1;
+  }
+  fs::resize_file(metrics_file(), kept, error);
+  CHECK(!error, "{}: cannot be cut to {} bytes: {}", metrics_file().string(), kept, error.message());
+  return found >= bytes;
 }
 
 void RunFolder::write_run(const nlohmann::ordered_json& run) const { write_file_atomically(path_ / "run.json", run.dump(2) + "\n"); }

@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 
 #include <unistd.h>
 
 #include "backend/registry.h"
+#include "core/host_memory.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
 #include "data/parquet.h"
 #include "data/step_prefetcher.h"
-#include "train/dry_run.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
 #include "train/non_finite.h"
@@ -65,30 +64,13 @@ std::string memory_text(std::size_t bytes) {
 
 }  // namespace
 
-struct Trainer::Window {
-  std::int64_t steps = 0;
-  std::int64_t tokens = 0;
-  std::int64_t supervised = 0;
-  double loss_sum = 0;  // over supervised tokens
-  double seconds = 0;
-
-  void add(const StepResult& result, double step_seconds) {
-    steps += 1;
-    tokens += result.num_tokens;
-    supervised += result.num_supervised;
-    loss_sum += result.loss * static_cast<double>(result.num_supervised);
-    seconds += step_seconds;
-  }
-};
-
 Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console)
     : config_(config),
       flags_(std::move(flags)),
       console_(console),
       names_(config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames),
-      folder_(config.output_dir, config.overwrite),
-      window_(std::make_unique<Window>()),
-      epoch_(std::make_unique<Window>()) {
+      resume_(choose_resume_point(config.resume, config.output_dir)),
+      folder_(config.output_dir, config.overwrite || continues_metrics() ? RunFolder::Finished::allow : RunFolder::Finished::refuse) {
   started_ = now_seconds();
   open();
   print_header();
@@ -107,10 +89,9 @@ void Trainer::open() {
 
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_, backend_->capabilities()));
   throw_if_interrupted();
-  engine_->load(*inputs_.model);
-  throw_if_interrupted();
-  if (config_.health_interval > 0) health_ = std::make_unique<StepHealth>(*engine_);
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
+  if (resume_ == nullptr) engine_->load(*inputs_.model);
+  if (config_.health_interval > 0) health_ = std::make_unique<StepHealth>(*engine_);
   if (config_.eval_answers > 0) {
     answers_ = std::make_unique<AnswerEvaluator>(*engine_, inputs_, AnswerEvaluatorOptions{config_.eval_answers, config_.eval_answer_tokens});
     log::info("answers to {} of the held-out problems are asked for at each evaluation", answers_->problems());
@@ -120,33 +101,12 @@ void Trainer::open() {
                                                 [this](const std::filesystem::path& folder) {
     export_model(export_, engine_->params(), *backend_, engine_->stream(), folder);
   });
+  saver_ = std::make_unique<CheckpointSaver>(*engine_, export_, *snapshots_, [] { return available_host_bytes(); });
+  if (resume_ != nullptr) resume();
+  throw_if_interrupted();
 }
 
 Trainer::~Trainer() = default;
-
-std::vector<PreflightCheck> Trainer::preflight() {
-  const TokenStore& rows = inputs_.rows->train;
-  std::vector<PreflightCheck> checks = check_row_ends(rows, *inputs_.tokenizer, config_.max_seq_length);
-  checks.push_back(check_special_embeddings(rows, *inputs_.tokenizer, *engine_));
-  DiskNeed need;
-  need.model_bytes = need.snapshot_bytes = export_.bytes(engine_->params().table());
-  need.snapshots = config_.save_interval > 0 ? (total_steps_ - 1) / config_.save_interval : 0;
-  if (config_.keep_checkpoints > 0) need.snapshots = std::min(need.snapshots, config_.keep_checkpoints);
-  checks.push_back(check_disk(folder_.path(), need));
-  return checks;
-}
-
-void Trainer::dry_run() {
-  const auto times = [](std::int64_t length, std::int64_t interval) { return interval > 0 ? (length + interval - 1) / interval : 0; };
-  const std::int64_t evaluations = !inputs_.eval_loader ? 0
-                                   : std::max<std::int64_t>(1, times(config_.num_epochs, config_.eval_interval)) +
-                                         (config_.eval_interval_steps > 0 ? (total_steps_ - 1) / config_.eval_interval_steps : 0);
-  const DryRun run{*inputs_.train_loader, inputs_.eval_loader.get(), total_steps_, evaluations, config_.max_grad_norm};
-  const MeasuredRun measured = measure_run(*engine_, run);
-  log::info("what ran in two steps with learning rate 0:\n{}", recipe_table(engine_->ledger(), engine_->config()));
-  log::info("{}", describe(preflight()));
-  log::info("dry run: {}; nothing was trained, and nothing written", describe(measured, run));
-}
 
 void Trainer::print_header() const {
   const ModelConfig& c = engine_->config();
@@ -200,7 +160,7 @@ void Trainer::print_multi_gpu_header() const {
 }
 
 void Trainer::print_epoch(std::int64_t epoch) const {
-  const Window& e = *epoch_;
+  const StepWindow& e = epoch_;
   if (e.supervised == 0) return;
   const double loss = e.loss_sum / static_cast<double>(e.supervised);
   log::info("epoch {}: loss {:.4f}, perplexity {:.2f}, {:.0f} tokens/s, {}", epoch + 1, loss, std::exp(loss),
@@ -220,6 +180,10 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   json["precision"] = precision_.description;
   json["fallback"] = precision_.fallback;
   json["notes"] = precision_.notes;
+  if (!resumed_from_.empty()) {
+    json["resumed_from_steps"] = resumed_from_;
+    json["resumed_with_differences"] = resume_differences_;
+  }
   if (learnt_steps_ > 0) json["recipe_that_ran"] = recipe_json(engine_->ledger(), engine_->config());
   json["model"] = {{"origin", inputs_.model->origin()}, {"stored_as", inputs_.model->stored_as()}};
   json["parameters"] = engine_->params().table().num_parameters();
@@ -227,6 +191,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   json["rows"] = {{"train", inputs_.rows->train.rows()}, {"held_out", inputs_.rows->held_out.rows()}, {"left_out", inputs_.rows->dropped()},
                   {"truncated", inputs_.rows->train.truncated_rows()}};
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
+  json["checkpoints"] = {{"failed_steps", saver_->failed()}, {"beside_training", !saver_->waited_for_files()}};
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
   json["flags"] = flags_;
   return json;
@@ -237,8 +202,10 @@ void Trainer::run() {
   for (const PreflightCheck& check : preflight()) {
     if (check.warns) log::warning("{}: {}", check.what, check.found);
   }
-  std::error_code ignored;
-  std::filesystem::remove(folder_.path() / "health.jsonl", ignored);  // an earlier run's
+  clear_remains(folder_.path());
+  clear_remains(folder_.path() / "checkpoints");
+  if (continues_metrics()) leave_superseded_behind();
+  trim_side_files(continues_metrics() ? global_step_ : -1);
   folder_.write_run(run_json("started"));
   try {
     train();
@@ -248,35 +215,38 @@ void Trainer::run() {
 }
 
 void Trainer::train() {
-  if (answers_) evaluate_answers();
-  for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
+  if (answers_ && global_step_ == 0) evaluate_answers();
+  for (; cursor_.epoch < config_.num_epochs && !interrupted(); cursor_ = {cursor_.epoch + 1, 0}) {
+    const std::int64_t epoch = cursor_.epoch, before = global_step_;
     train_epoch(epoch);
-    if (config_.program == Program::train_multi_gpu) print_epoch(epoch);
-    const auto is_due = [&](std::int64_t done_epochs) { return config_.eval_interval > 0 && done_epochs % config_.eval_interval == 0; };
+    if (config_.program == Program::train_multi_gpu && global_step_ > before) print_epoch(epoch);
     const bool last = done() || epoch + 1 == config_.num_epochs;
-    if (evaluated_step_ == global_step_) continue;
-    if (inputs_.eval_loader && !interrupted() && (last || is_due(epoch + 1))) evaluate(static_cast<double>(epoch + 1));
+    const bool is_due = last || (config_.eval_interval > 0 && (epoch + 1) % config_.eval_interval == 0);
+    if (inputs_.eval_loader && !interrupted() && is_due && evaluated_step_ != global_step_) evaluate(static_cast<double>(epoch + 1));
+    if (done() || interrupted()) break;
   }
   finish();
 }
 
 void Trainer::train_epoch(std::int64_t epoch) {
-  *epoch_ = Window();
-  const std::int64_t steps = std::min(inputs_.train_loader->steps_per_epoch(epoch), total_steps_ - global_step_);
-  StepPrefetcher ahead(*inputs_.train_loader, epoch, 0, steps);
+  if (cursor_.step == 0) epoch_ = StepWindow();
+  const std::int64_t end = std::min(inputs_.train_loader->steps_per_epoch(epoch), cursor_.step + total_steps_ - global_step_);
+  StepPrefetcher ahead(*inputs_.train_loader, epoch, cursor_.step, end);
   // A device that works by itself gets its next step before the host knows how the last one went.
   const std::size_t lag = backend_->capabilities().asynchronous ? Engine::kStepsInFlight - 1 : 0;
   last_result_ = now_seconds();
-  for (std::int64_t s = 0; s < steps && !interrupted(); ++s) {
+  for (std::int64_t s = cursor_.step; s < end && !interrupted(); ++s) {
     enqueue(ahead.next());
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
     // What is saved or evaluated must be the state of that step.
     const auto is_due = [&](std::int64_t interval) { return interval > 0 && enqueued % interval == 0; };
-    const bool evaluates = inputs_.eval_loader && is_due(config_.eval_interval_steps);
-    while (engine_->steps_in_flight() > (evaluates || is_due(config_.save_interval) ? 0 : lag)) take_result();
-    if (!evaluates || interrupted()) continue;
-    evaluate(static_cast<double>(epoch) + static_cast<double>(s + 1) / static_cast<double>(inputs_.train_loader->steps_per_epoch(epoch)));
-    last_result_ = now_seconds();
+    const bool evaluates = inputs_.eval_loader && is_due(config_.eval_interval_steps), saves = is_due(config_.save_interval) || take_save_request();
+    while (engine_->steps_in_flight() > (evaluates || saves ? 0 : lag)) take_result();
+    if (evaluates && !interrupted()) {
+      evaluate(static_cast<double>(epoch) + static_cast<double>(s + 1) / static_cast<double>(inputs_.train_loader->steps_per_epoch(epoch)));
+    }
+    if (saves && !done()) save_checkpoint();
+    if (evaluates || saves) last_result_ = now_seconds();
   }
   while (engine_->steps_in_flight() > 0) take_result();
 }
@@ -307,17 +277,20 @@ void Trainer::take_result() {
 
 void Trainer::after_step(const StepResult& result, double learning_rate, double seconds) {
   ++global_step_;
+  ++cursor_.step;
   const bool is_learnt = result.num_supervised > 0;
   // Possible where only completions are learnt and truncation cut them all off.
   if (!is_learnt) log::warning("step {} has no supervised token: nothing was learnt from it", global_step_);
   train_seconds_ += seconds;
   train_tokens_ += result.num_tokens;
   train_supervised_ += result.num_supervised;
-  window_->add(result, seconds);
-  epoch_->add(result, seconds);
+  window_.add(result, seconds);
+  epoch_.add(result, seconds);
   if (is_learnt) stability_.add(result.loss, result.grad_norm, learning_rate);
   if (is_learnt) watch_loss(result.loss);
-  if (is_learnt && ++learnt_steps_ == 1) {
+  if (is_learnt) ++learnt_steps_;
+  if (is_learnt && !has_shown_what_ran_) {
+    has_shown_what_ran_ = true;
     log::info("what ran in step {}:\n{}FP8 share of the matrix products: {:.1f} %", global_step_, recipe_table(engine_->ledger(), engine_->config()),
               100.0 * engine_->ledger().fp8_share());
   }
@@ -329,29 +302,10 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
   if (health_ && health_->is_pending() && health_->step() <= global_step_) log_health();
-  if (config_.save_interval > 0 && global_step_ % config_.save_interval == 0 && !done()) snapshots_->save_step(global_step_);
-}
-
-// Its values, and one line of health.jsonl with every matrix.
-void Trainer::log_health() {
-  const StepHealthReport report = health_->take();
-  const MetricValues values = report.values();
-  metrics_.log(report.step, {values.begin(), values.end()});
-  const std::filesystem::path path = folder_.path() / "health.jsonl";
-  std::ofstream file(path, std::ios::app);
-  file << report.json().dump() << "\n";
-  CHECK(file.flush(), "{}: cannot be written", path.string());
-}
-
-void Trainer::watch_loss(double loss) {
-  const std::optional<LossWatch::Spike> spike = loss_watch_.add(loss);
-  if (!spike || !spike->is_first) return;
-  log::warning("step {}: loss {:.4f} lies {:.1f} standard deviations above the mean of the last {} steps, {:.4f}", global_step_, loss,
-               spike->deviations, spike->steps, spike->mean);
 }
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
-  const Window& w = *window_;
+  const StepWindow& w = window_;
   double device_bytes = 0;
   for (const MemoryLine& line : engine_->memory()) device_bytes += static_cast<double>(line.bytes);
   const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
@@ -374,55 +328,7 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
                               {learnt(names_.stability_loss), result.loss},
                               {learnt(names_.stability_gradient_norm), result.grad_norm},
                               {learnt(names_.stability_learning_rate), learning_rate}});
-  *window_ = Window();
-}
-
-// A part of the answers would look like the whole: nothing is logged where a signal came.
-void Trainer::evaluate_answers() {
-  std::vector<AnswerRecord> records;
-  try {
-    records = answers_->run(console_);
-  } catch (const Interrupted&) {
-    return;
-  }
-  const std::filesystem::path folder = folder_.path() / "answers";
-  std::error_code error;
-  if (global_step_ == 0) std::filesystem::remove_all(folder, error);  // an earlier run's
-  std::filesystem::create_directories(folder, error);
-  CHECK(!error, "{}: cannot be created ({})", folder.string(), error.message());
-  write_answers(folder / fmt::format("step-{}.jsonl", global_step_), records);
-  console_.finish();
-  log::info("answers at step {}: {}", global_step_, describe_answers(records, first_answers_));
-  metrics_.log(global_step_, {{names_.eval_accuracy, accuracy_of(records).value()}});
-  if (global_step_ == 0) first_answers_ = std::move(records);
-}
-
-void Trainer::evaluate(double epoch) {
-  const BatchLoader& loader = *inputs_.eval_loader;
-  const std::int64_t steps = loader.steps_per_epoch();
-  EvalResult total;
-  for (std::int64_t s = 0; s < steps; ++s) {
-    if (interrupted()) return;  // the mean of a part would look like the whole
-    const EvalResult one = engine_->evaluate(loader.load(0, s, 0));
-    total.loss_sum += one.loss_sum;
-    total.num_supervised += one.num_supervised;
-    Progress progress;
-    progress.step = s + 1;
-    progress.total_steps = steps;
-    progress.what = "evaluation batch";
-    console_.update(progress);
-  }
-  CHECK(total.num_supervised > 0, "the held-out rows have no supervised token");
-  last_eval_loss_ = total.loss_sum / static_cast<double>(total.num_supervised);
-  evaluated_ = true;
-  evaluated_step_ = global_step_;
-  metrics_.log(global_step_, {{names_.eval_loss, last_eval_loss_},
-                              {names_.eval_perplexity, std::exp(last_eval_loss_)},
-                              {names_.eval_tokens, static_cast<double>(total.num_supervised)},
-                              {names_.eval_epoch, epoch},
-                              {names_.eval_step, static_cast<double>(global_step_)}});
-  if (program_rules(config_.program).keep_best) snapshots_->offer_best(last_eval_loss_);
-  if (answers_) evaluate_answers();
+  window_ = StepWindow();
 }
 
 void Trainer::stop_not_finite(const StepResult& result) {
@@ -435,6 +341,7 @@ void Trainer::stop_not_finite(const StepResult& result) {
     fail("--model_name {}: loss {} or gradient norm {} of step {} is not finite; nothing has been trained or saved (are the weights finite?); {}",
          config_.model_name, number_text(result.loss), number_text(result.grad_norm), global_step_ + 1, why);
   }
+  if (config_.save_interval > 0) save_checkpoint();
   save("last good state");
   metrics_.text("state", "stopped: not finite");
   metrics_.finish();
@@ -451,6 +358,7 @@ std::string Trainer::why_not_finite() {
 // Nothing can be read from the device any more: what is kept is what lies on disk.
 void Trainer::stop_device_failed(const DeviceFailed& error) {
   console_.finish();
+  saver_->wait();  // it writes from copies
   constexpr const char* kState = "stopped: the device failed";
   metrics_.text("state", kState);
   metrics_.finish();
@@ -460,6 +368,7 @@ void Trainer::stop_device_failed(const DeviceFailed& error) {
 
 void Trainer::save(const char* why) {
   console_.finish();
+  saver_->wait();
   log::info("saving the model ({}) to {}", why, folder_.path().string());
   export_model(export_, engine_->params(), *backend_, engine_->stream(), folder_.path());
   snapshots_->remove_earlier();
@@ -476,6 +385,8 @@ void Trainer::finish() {
     log::info("stopped before the first step; nothing was saved");
     return;
   }
+  // First what takes longest to make again.
+  if (config_.save_interval > 0) save_checkpoint();
   save(stopped ? "stopped by a signal" : "final");
   stability_.report(metrics_);
   metrics_.summary("steps", static_cast<double>(global_step_));
@@ -487,7 +398,7 @@ void Trainer::finish() {
   metrics_.summary("wall_seconds", now_seconds() - started_);
   metrics_.summary("loss_spikes", static_cast<double>(loss_watch_.spikes()));
   metrics_.summary("fp8_gemm_share", engine_->ledger().fp8_share());
-  if (evaluated_) metrics_.summary(names_.eval_loss, last_eval_loss_);
+  if (evaluated_step_ >= 0) metrics_.summary(names_.eval_loss, last_eval_loss_);
   metrics_.text("precision", precision_.description);
   metrics_.text("fallback", precision_.fallback.empty() ? "none" : precision_.fallback);
   metrics_.text("device", backend_->capabilities().device);
@@ -495,7 +406,7 @@ void Trainer::finish() {
   folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
   log::info("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
             train_tokens_, duration_text(now_seconds() - started_), static_cast<double>(train_tokens_) / train_seconds_,
-            evaluated_ ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "", folder_.metrics_file().string());
+            evaluated_step_ >= 0 ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "", folder_.metrics_file().string());
 }
 
 }  // namespace llmfp8

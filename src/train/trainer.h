@@ -3,8 +3,10 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -16,13 +18,16 @@
 #include "report/metrics.h"
 #include "report/stability.h"
 #include "train/answer_evaluator.h"
+#include "train/checkpoint_saver.h"
 #include "train/engine.h"
 #include "train/model_snapshots.h"
 #include "train/precision.h"
 #include "train/preflight.h"
+#include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/run_inputs.h"
 #include "train/step_health.h"
+#include "train/step_window.h"
 
 namespace llmfp8 {
 
@@ -37,14 +42,18 @@ class Trainer {
   // Where values go; to be filled before run().
   Metrics& metrics() { return metrics_; }
   const RunFolder& folder() const { return folder_; }
+  std::int64_t steps_done() const { return global_step_; }  // after a resume, those before it too
+  // Whether metrics.jsonl goes on behind what the run that was resumed has written.
+  bool continues_metrics() const { return resume_ != nullptr && resume_->is_own; }
+  // What loggers want to find again after a resume ("tensorboard_folder", a W&B run id): filled before run() by who adds
+  // them, kept in every checkpoint. An object; empty in a new run.
+  nlohmann::ordered_json& logger_state() { return logger_state_; }
 
-  // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when a step is not finite (the last good state has then been saved) or
-  // nothing was learnt, DeviceFailed with what is kept when the device was lost.
+  // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when a step is not
+  // finite (the last good state has then been saved) or nothing was learnt, DeviceFailed with what is kept when the device was lost.
   void run();
 
  private:
-  struct Window;  // what has run since a log, or since an epoch began
-
   void open();
   void train();
   std::vector<PreflightCheck> preflight();
@@ -67,6 +76,14 @@ class Trainer {
   void save(const char* why);
   void finish();
   nlohmann::ordered_json run_json(const char* state) const;
+  // In trainer_checkpoint.cpp.
+  nlohmann::ordered_json what_runs();
+  nlohmann::ordered_json checkpoint_state();
+  void save_checkpoint();
+  void resume();
+  void leave_superseded_behind();
+  // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health and watch_loss.
+  void trim_side_files(std::int64_t last_step);
   bool done() const { return global_step_ >= total_steps_; }
 
   RunConfig config_;
@@ -74,6 +91,7 @@ class Trainer {
   Console& console_;
   Metrics metrics_;
   const MetricNames& names_;
+  std::unique_ptr<ResumePoint> resume_;  // null: a new run
   RunFolder folder_;
   std::unique_ptr<Backend> backend_;
   PrecisionChoice precision_;
@@ -81,6 +99,7 @@ class Trainer {
   ExportSpec export_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<ModelSnapshots> snapshots_;
+  std::unique_ptr<CheckpointSaver> saver_;
   std::unique_ptr<StepHealth> health_;  // with --health_interval alone
   StabilityTracker stability_;
   LossWatch loss_watch_;
@@ -88,7 +107,8 @@ class Trainer {
   std::int64_t total_steps_ = 0;
   std::int64_t global_step_ = 0;     // steps done
   std::int64_t learnt_steps_ = 0;    // of them, those with a supervised token
-  std::unique_ptr<Window> window_, epoch_;
+  Cursor cursor_;                    // the next step to do; behind an epoch's last step until the epoch has been evaluated
+  StepWindow window_, epoch_;        // since a log; since the epoch began
   std::deque<double> rates_;         // learning rates of the steps in flight
   std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
@@ -98,9 +118,14 @@ class Trainer {
   std::int64_t train_supervised_ = 0;
   std::unique_ptr<AnswerEvaluator> answers_;          // with --eval_answers alone
   std::vector<AnswerRecord> first_answers_;            // before the first step
-  std::int64_t evaluated_step_ = -1;                   // the last one behind which the run was evaluated
   double last_eval_loss_ = 0;
-  bool evaluated_ = false;
+  std::int64_t evaluated_step_ = -1;  // the step of the last evaluation; -1: there was none
+  bool has_shown_what_ran_ = false;
+  std::vector<std::int64_t> resumed_from_;      // steps
+  std::vector<std::string> resume_differences_;  // from the run that wrote the checkpoint
+  nlohmann::ordered_json logger_state_ = nlohmann::ordered_json::object();
+  nlohmann::ordered_json what_runs_;            // once asked for
+  nlohmann::ordered_json saved_state_;          // of the last checkpoint
 };
 
 }  // namespace llmfp8

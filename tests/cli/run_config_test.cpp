@@ -299,8 +299,6 @@ TEST(Errors, Ranges) {
 }
 
 TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
-  EXPECT_EQ(error_with("--resume"), "--resume is not built yet (checkpoints arrive with a later version)");
-  EXPECT_EQ(error_with("--resume ./there"), "--resume is not built yet (checkpoints arrive with a later version)");
   for (const char* flag : {"repair_embeddings", "cpu_offload", "profile_memory"}) {
     EXPECT_EQ(error_with(std::string("--") + flag), std::string("--") + flag + " is not built yet");
     EXPECT_EQ(error_with(std::string("--no-") + flag), "");

@@ -99,7 +99,7 @@ TEST(BadRun, DiskFullAtTheEnd) {
 
 TEST(BadRun, FinishedFolderIsKept) {
   Workshop shop;
-  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "2"})).code, 0);
+  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "2", "--save_interval", "0"})).code, 0);
   const std::string model = read_bytes(shop.output() / "model.safetensors");
   const std::vector<std::string> files = files_below(shop.output());
 
@@ -114,8 +114,7 @@ TEST(BadRun, FinishedFolderIsKept) {
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), model);
   expect_no_remains(shop.output());
 
-  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite", "--learning_rate", "1e-2"})).code,
-            0);
+  ASSERT_EQ(run_program("train_fp8", shop.args({"--max_steps", "3", "--overwrite", "--learning_rate", "1e-2", "--save_interval", "0"})).code, 0);
   EXPECT_EQ(files_below(shop.output()), files);
   EXPECT_NE(read_bytes(shop.output() / "model.safetensors"), model);
 }

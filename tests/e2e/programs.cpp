@@ -90,7 +90,7 @@ Finished run_program(const std::string& name, const Args& args, const RunOptions
   int status = 0;
   for (int waited = 0; waitpid(child, &status, WNOHANG) == 0; waited += kPollMilliseconds) {
     if (options.interrupt_when && !interrupted && options.interrupt_when()) {
-      kill(child, SIGINT);
+      kill(child, options.signal);
       interrupted = true;
     }
     if (waited > kLongestMilliseconds && !timed_out) {

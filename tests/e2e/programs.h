@@ -14,7 +14,8 @@ using Args = std::vector<std::string>;
 struct RunOptions {
   std::map<std::string, std::string> environment = {};  // beside the test's own; "" removes a variable
   unsigned long max_file_bytes = 0;           // RLIMIT_FSIZE: a disk that is full for files above it; 0: no limit
-  std::function<bool()> interrupt_when = {};  // SIGINT is sent once, as soon as this is true
+  std::function<bool()> interrupt_when = {};  // `signal` is sent once, as soon as this is true; asked every 2 ms
+  int signal = 2;                             // SIGINT
 };
 
 struct Finished {

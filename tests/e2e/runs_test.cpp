@@ -4,20 +4,10 @@
 
 #include <gtest/gtest.h>
 
-#include "e2e/workshop.h"
+#include "e2e/checkpoints.h"
 
 namespace llmfp8::testing {
 namespace {
-
-namespace fs = std::filesystem;
-
-Finished run_well(const char* program, const Args& args) {
-  Finished run = run_program(program, args);
-  EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_TRUE(run.errors().empty()) << run.err;
-  EXPECT_EQ(run.out, "");
-  return run;
-}
 
 void expect_exported_like(const fs::path& source, const fs::path& output) {
   Safetensors before = Safetensors::read(source / "model.safetensors"),
@@ -85,9 +75,12 @@ TEST(Runs, EveryRecipeWritesWhatIsPromised) {
     Args flags = kind.flags;
     flags.insert(flags.end(), {"--num_epochs", "2", "--wandb_run_name", "a-run", "--learning_rate", "1e-3"});
     const Finished run = run_well("train_fp8", shop.args(flags));
+    const std::string checkpoint = "checkpoints/step-18/";
     EXPECT_EQ(files_below(shop.output()),
-              (std::vector<std::string>{"config.json", "metrics.jsonl", "model.safetensors", "run.json", "summary.json",
-                                        "tokenizer.json", "tokenizer_config.json"}));
+              (std::vector<std::string>{checkpoint + "checksums.json", checkpoint + "config.json", checkpoint + "model.safetensors",
+                                        checkpoint + "state/state.json", checkpoint + "state/training_state.safetensors",
+                                        checkpoint + "tokenizer.json", checkpoint + "tokenizer_config.json", "config.json", "metrics.jsonl",
+                                        "model.safetensors", "run.json", "summary.json", "tokenizer.json", "tokenizer_config.json"}));
     const std::vector<std::string> logs = files_below(shop.logs());
     ASSERT_EQ(logs.size(), 1u);
     EXPECT_TRUE(logs[0].starts_with("a-run/events.out.tfevents.")) << logs[0];
@@ -277,9 +270,9 @@ TEST(Runs, TemplatesAndWhatIsLearnt) {
 
 TEST(Runs, CheckpointsOnTheWayAreWholeModels) {
   Workshop shop;
-  run_well("train_fp8", shop.args({"--save_interval", "3", "--keep_checkpoints", "1"}));
-  EXPECT_FALSE(fs::exists(shop.output() / "checkpoints" / "step-3"));
-  ASSERT_TRUE(fs::exists(shop.output() / "checkpoints" / "step-6"));
+  run_well("train_fp8", shop.args({"--save_interval", "3", "--keep_checkpoints", "2"}));
+  // The last one is the end's.
+  EXPECT_EQ(saved_steps(shop.output()), (std::vector<std::int64_t>{6, 9}));
   run_well("train_fp8", shop.args({"--model_name", (shop.output() / "checkpoints" / "step-6").string(), "--output_dir",
                                    shop.path("next").string(), "--max_steps", "1"}));
 }
@@ -351,8 +344,8 @@ TEST(Runs, OverwritingRemovesWhatTheEarlierRunKept) {
   run_well("train_fp8", shop.args({"--overwrite", "--save_interval", "4"}));
   EXPECT_FALSE(fs::exists(shop.output() / "checkpoint_best"));
   EXPECT_FALSE(fs::exists(shop.output() / "checkpoints" / "step-3"));
-  EXPECT_TRUE(fs::exists(shop.output() / "checkpoints" / "step-4"));
-  run_well("train_fp8", shop.args({"--overwrite", "--max_steps", "1"}));
+  EXPECT_EQ(saved_steps(shop.output()), (std::vector<std::int64_t>{8, 9}));
+  run_well("train_fp8", shop.args({"--overwrite", "--max_steps", "1", "--save_interval", "0"}));
   EXPECT_FALSE(fs::exists(shop.output() / "checkpoints"));
 }
 

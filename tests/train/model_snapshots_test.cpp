@@ -16,12 +16,7 @@ namespace fs = std::filesystem;
 
 class Snapshots : public ::testing::Test {
  protected:
-  ModelSnapshots open(ModelSnapshots::Earlier earlier, std::int64_t keep = 2) {
-    return ModelSnapshots(temp_.path(), keep, earlier, [this](const fs::path& folder) {
-      std::ofstream(folder / "model.safetensors") << text_;
-      if (text_ == "fails") throw std::runtime_error("disk full");
-    });
-  }
+  ModelSnapshots open(ModelSnapshots::Earlier earlier, std::int64_t keep = 2) { return ModelSnapshots(temp_.path(), keep, earlier, write_); }
   void leave(const std::string& folder) {
     fs::create_directories(temp_.path() / folder);
     std::ofstream(temp_.path() / folder / "model.safetensors") << "earlier";
@@ -39,11 +34,15 @@ class Snapshots : public ::testing::Test {
 
   TempDir temp_;
   std::string text_ = "new";
+  WriteFolder write_ = [this](const fs::path& folder) {
+    std::ofstream(folder / "model.safetensors") << text_;
+    if (text_ == "fails") throw std::runtime_error("disk full");
+  };
 };
 
 TEST_F(Snapshots, TheNewestStay) {
   ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
-  for (const std::int64_t step : {10, 20, 30}) snapshots.save_step(step);
+  for (const std::int64_t step : {10, 20, 30}) snapshots.save_step(step, write_);
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoints", "checkpoints/step-20", "checkpoints/step-30"}));
 }
 
@@ -59,11 +58,11 @@ TEST_F(Snapshots, AnEarlierRunsAreReplacedByTheFirstSave) {
 
   ModelSnapshots by_step = open(ModelSnapshots::Earlier::replace);
   EXPECT_EQ(folders(), earlier);  // until this run has something of its own
-  by_step.save_step(70);
+  by_step.save_step(70, write_);
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoints", "checkpoints/step-70"}));
   EXPECT_EQ(model_of("checkpoints/step-70"), "new");
   by_step.offer_best(1.0);
-  by_step.save_step(80);
+  by_step.save_step(80, write_);
   EXPECT_EQ(folders(),
             (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-70", "checkpoints/step-80"}));
 
@@ -92,14 +91,52 @@ TEST_F(Snapshots, AFailedWriteLeavesTheOldOne) {
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
 }
 
+TEST_F(Snapshots, AResumedRunGoesOnWithItsOwn) {
+  for (const char* folder : {"checkpoint_best", "checkpoints/step-5", "checkpoints/step-10", "checkpoints/step-15.superseded"}) leave(folder);
+  const auto at = [&](const char* name) { return temp_.path() / "checkpoints" / name; };
+  ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
+  snapshots.resume({at("step-5"), at("step-10")}, {at("step-15.superseded")}, 2.0);
+  EXPECT_EQ(snapshots.newest(), at("step-10"));
+  snapshots.offer_best(2.5);
+  EXPECT_EQ(model_of("checkpoint_best"), "earlier");
+  text_ = "fails";
+  EXPECT_THROW(snapshots.save_step(12, write_), std::runtime_error);
+  EXPECT_TRUE(fs::exists(at("step-15.superseded")));
+  text_ = "new";
+  snapshots.save_step(12, write_);
+  snapshots.save_step(12, write_);  // once more on the same step: it counts once
+  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-10", "checkpoints/step-12"}));
+  snapshots.offer_best(1.5);
+  EXPECT_EQ(model_of("checkpoint_best"), "new");
+}
+
+TEST_F(Snapshots, StepFoldersAreOrderedByNumber) {
+  for (const char* folder : {"checkpoints/step-10", "checkpoints/step-9", "checkpoints/step-9.superseded", "checkpoints/step-", "checkpoints/mine",
+                             "checkpoints/step-1x", "checkpoints/.step-11.incomplete"})
+    leave(folder);
+  const fs::path checkpoints = temp_.path() / "checkpoints";
+  EXPECT_EQ(step_folders(checkpoints), (std::vector<fs::path>{checkpoints / "step-9", checkpoints / "step-10"}));
+  EXPECT_TRUE(step_folders(temp_.path() / "none").empty());
+}
+
+// What a process that was killed leaves behind, at each point where that can happen.
+TEST_F(Snapshots, RemainsAreClearedAndNothingElse) {
+  for (const char* folder : {".step-5.incomplete", ".step-6.removed", ".step-7.old", ".step-8.old", "step-8", ".mine.old", ".step-9.incomplete.keep",
+                             ".model.incomplete"})
+    leave(folder);
+  clear_remains(temp_.path());
+  EXPECT_EQ(folders(), (std::set<std::string>{"step-7", "step-8", ".mine.old", ".step-9.incomplete.keep"}));
+  clear_remains(temp_.path() / "none");
+}
+
 TEST_F(Snapshots, NewestIsWhatThisRunHasSavedLast) {
   leave("checkpoints/step-7");
   ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
   EXPECT_EQ(snapshots.newest(), "");
   snapshots.offer_best(2.0);
   EXPECT_EQ(snapshots.newest(), temp_.path() / "checkpoint_best");
-  snapshots.save_step(1);
-  snapshots.save_step(2);
+  snapshots.save_step(1, write_);
+  snapshots.save_step(2, write_);
   EXPECT_EQ(snapshots.newest(), temp_.path() / "checkpoints" / "step-2");
 }
 

@@ -107,7 +107,7 @@ TEST(Preflight, DiskThatHoldsTheModelNotTheSnapshotsOrNothing) {
   const DiskNeed need{1'000'000'000, 1'000'000'000, 2};
   PreflightCheck check = judge_disk("there", need, 5'000'000'000);
   EXPECT_FALSE(check.warns);
-  EXPECT_EQ(check.found, "the model takes 1.0 GB, snapshots on the way up to 3.0 GB; 5.0 GB free");
+  EXPECT_EQ(check.found, "the model takes 1.0 GB, checkpoints up to 3.0 GB; 5.0 GB free");
   check = judge_disk("there", need, 3'900'000'000);
   EXPECT_TRUE(check.warns);
   EXPECT_FALSE(judge_disk("there", {1'000'000'000, 1'000'000'000, 0}, 1'000'000'000).warns);

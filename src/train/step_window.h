@@ -1,0 +1,26 @@
+// What has run since a log, or since an epoch began. Kept by the trainer and by its checkpoints.
+#pragma once
+
+#include <cstdint>
+
+#include "train/engine.h"
+
+namespace llmfp8 {
+
+struct StepWindow {
+  std::int64_t steps = 0;
+  std::int64_t tokens = 0;
+  std::int64_t supervised = 0;
+  double loss_sum = 0;  // over supervised tokens
+  double seconds = 0;
+
+  void add(const StepResult& result, double step_seconds) {
+    steps += 1;
+    tokens += result.num_tokens;
+    supervised += result.num_supervised;
+    loss_sum += result.loss * static_cast<double>(result.num_supervised);
+    seconds += step_seconds;
+  }
+};
+
+}  // namespace llmfp8

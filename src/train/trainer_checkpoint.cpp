@@ -1,0 +1,161 @@
+// The trainer's side of checkpoints: what of a run lies in state.json, and how it goes on from there.
+#include <cmath>
+#include <limits>
+#include <system_error>
+
+#include "core/log.h"
+#include "train/resume_rules.h"
+#include "train/trainer.h"
+
+namespace llmfp8 {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json to_json(const StepWindow& w) {
+  return {{"steps", w.steps}, {"tokens", w.tokens}, {"supervised", w.supervised}, {"loss_sum", w.loss_sum}, {"seconds", w.seconds}};
+}
+
+StepWindow window_from(const Json& json) {
+  return {json.at("steps"), json.at("tokens"), json.at("supervised"), json.at("loss_sum"), json.at("seconds")};
+}
+
+Json to_json(const GemmLedger& ledger) {
+  Json records = Json::array();
+  for (const GemmRecord& r : ledger.records())
+    records.push_back({r.calls, r.flops, static_cast<int>(r.a), static_cast<int>(r.b), static_cast<int>(r.scaling), r.just_in_time});
+  return records;
+}
+
+std::vector<GemmRecord> records_from(const Json& json) {
+  std::vector<GemmRecord> records;
+  for (const Json& r : json) {
+    records.push_back({r.at(0), r.at(1), static_cast<DType>(r.at(2).get<int>()), static_cast<DType>(r.at(3).get<int>()),
+                       static_cast<Scaling>(r.at(4).get<int>()), r.at(5)});
+  }
+  return records;
+}
+
+std::string describe(const ModelConfig& c, const std::string& stored_as) {
+  std::string text = fmt::format("{}, {} layers of {}, {} heads of {} ({} for keys), MLP {}, vocabulary {}, {}, RoPE {}, eps {}", c.model_type,
+                                 c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.head_dim, c.num_key_value_heads,
+                                 c.intermediate_size, c.vocab_size, c.tie_word_embeddings ? "tied" : "untied", c.rope_theta, c.rms_norm_eps);
+  if (c.rope_scaling) {
+    const Llama3RopeScaling& s = *c.rope_scaling;
+    text += fmt::format(" scaled by {} ({}, {}, {})", s.factor, s.low_freq_factor, s.high_freq_factor, s.original_max_position_embeddings);
+  }
+  return text + ", stored as " + stored_as;
+}
+
+std::string describe(const TokenStore& rows) {
+  return rows.rows() == 0 ? "none" : fmt::format("{} rows of checksum {:08x}", rows.rows(), rows_checksum(rows));
+}
+
+}  // namespace
+
+// The facts that resume_rules.cpp judges.
+Json Trainer::what_runs() {
+  if (!what_runs_.is_null()) return what_runs_;
+  const Recipe& recipe = engine_->fp8().recipe();
+  what_runs_ = {{"program", program_rules(config_.program).name},
+                {"model", describe(engine_->config(), inputs_.model->stored_as())},
+                {"recipe", fmt::format("{}{}", recipe.name(), recipe.quantizes(Product::lm_head) ? " with the head" : "")},
+                {"weights", name(precision_.dtype)},
+                {"training rows", describe(inputs_.rows->train)},
+                {"held-out rows", describe(inputs_.rows->held_out)},
+                {"world size", 1},
+                {"gradients", name(engine_->options().grad_dtype)},
+                {"device", backend_->capabilities().device},
+                {"matrix products", backend_->capabilities().matmul},
+                {"steps in all", total_steps_},
+                {"steps per epoch", inputs_.train_loader->steps_per_epoch()}};
+  return what_runs_;
+}
+
+Json Trainer::checkpoint_state() {
+  const EngineCounters engine = engine_->counters();
+  std::error_code error;
+  const std::uintmax_t metrics_bytes = std::filesystem::file_size(folder_.metrics_file(), error);
+  Json state = {{"version", LLMFP8_VERSION},
+                {"step", global_step_},
+                {"learnt_steps", learnt_steps_},
+                {"cursor", {{"epoch", cursor_.epoch}, {"step", cursor_.step}}},
+                {"engine", {{"steps_done", engine.steps_done}, {"calibrated", engine.calibrated}}},
+                {"train_seconds", train_seconds_},
+                {"train_tokens", train_tokens_},
+                {"train_supervised", train_supervised_},
+                {"evaluated_step", evaluated_step_},
+                {"window", to_json(window_)},
+                {"epoch", to_json(epoch_)},
+                {"metrics_bytes", error ? 0 : metrics_bytes},
+                {"resumed_from_steps", resumed_from_},
+                {"logger_state", logger_state_},
+                {"ran", what_runs()},
+                {"flags", flags_},
+                {"products", to_json(engine_->ledger())},
+                {"stability", stability_.state()}};
+  saver_->wait();  // the best loss is its neighbour's
+  // Absent where JSON has no such number.
+  if (std::isfinite(last_eval_loss_)) state["last_eval_loss"] = last_eval_loss_;
+  if (std::isfinite(snapshots_->best_loss())) state["best_loss"] = snapshots_->best_loss();
+  return state;
+}
+
+void Trainer::save_checkpoint() {
+  Json state = checkpoint_state();
+  const bool has_failed = !saver_->failed().empty() && saver_->failed().back() == global_step_;
+  // A signal may come right after a save.
+  if (state == saved_state_ && !has_failed) return;
+  saver_->save(global_step_, state);
+  saved_state_ = std::move(state);
+}
+
+void Trainer::resume() {
+  const Checkpoint& checkpoint = resume_->checkpoint;
+  const Json& state = checkpoint.state();
+  const std::string folder = checkpoint.folder().string();
+  try {
+    resume_differences_ = compare_for_resume(state, {{"ran", what_runs()}, {"flags", flags_}}, folder);
+    global_step_ = checkpoint.step();
+    CHECK(global_step_ <= total_steps_, "--resume {}: it is at step {}, and --num_epochs and --max_steps end this run at step {}", folder,
+          global_step_, total_steps_);
+    checkpoint.load(*engine_, export_);
+    learnt_steps_ = state.at("learnt_steps");
+    cursor_ = {state.at("cursor").at("epoch"), state.at("cursor").at("step")};
+    train_seconds_ = state.at("train_seconds");
+    train_tokens_ = state.at("train_tokens");
+    train_supervised_ = state.at("train_supervised");
+    evaluated_step_ = state.at("evaluated_step");
+    last_eval_loss_ = state.value("last_eval_loss", std::numeric_limits<double>::quiet_NaN());
+    window_ = window_from(state.at("window"));
+    epoch_ = window_from(state.at("epoch"));
+    engine_->ledger().set_records(records_from(state.at("products")));
+    stability_.restore(state.at("stability"));
+    resumed_from_ = state.at("resumed_from_steps").get<std::vector<std::int64_t>>();
+    logger_state_ = state.at("logger_state");
+  } catch (const Json::exception& error) {
+    fail("--resume {}: state/state.json: {}", folder, error.what());
+  }
+  resumed_from_.push_back(global_step_);
+  log::info("resumed from step {} of {} ({})", global_step_, total_steps_, folder);
+  if (global_step_ == total_steps_) log::info("nothing is left to train: --num_epochs or --max_steps would make the run longer");
+  for (const std::string& difference : resume_differences_)
+    log::warning("--resume: {}: from here on the steps are not those of a run that went through", difference);
+}
+
+// What lies beyond the checkpoint is done again: it must not stand twice in metrics.jsonl, and no later run may take it for
+// this one's.
+void Trainer::leave_superseded_behind() {
+  const Json& state = resume_->checkpoint.state();
+  const std::vector<std::filesystem::path> aside = resume_->set_superseded_aside();
+  double best_loss = std::numeric_limits<double>::infinity();
+  if (state.contains("best_loss")) best_loss = state["best_loss"];
+  snapshots_->resume(resume_->kept, aside, best_loss);
+  const auto bytes = state.value("metrics_bytes", std::uintmax_t{0});
+  if (!folder_.cut_metrics(bytes)) {
+    log::warning("{}: it is shorter than when the checkpoint was saved ({} bytes); values of steps before {} are missing",
+                 folder_.metrics_file().string(), bytes, global_step_);
+  }
+}
+
+}  // namespace llmfp8

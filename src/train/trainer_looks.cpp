@@ -1,0 +1,154 @@
+// The trainer's looks at itself: before the first step, at evaluations, and at the health of a step now and then.
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <system_error>
+
+#include "core/log.h"
+#include "hub/file_io.h"
+#include "train/dry_run.h"
+#include "train/interrupt.h"
+#include "train/trainer.h"
+
+namespace llmfp8 {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path health_file(const RunFolder& folder) { return folder.path() / "health.jsonl"; }
+fs::path answers_folder(const RunFolder& folder) { return folder.path() / "answers"; }
+fs::path answers_file(const RunFolder& folder, std::int64_t step) { return answers_folder(folder) / fmt::format("step-{}.jsonl", step); }
+
+// The step of answers_file(); -1: another file.
+std::int64_t step_of(const fs::path& file) {
+  const std::string stem = file.stem().string();
+  if (!stem.starts_with("step-")) return -1;
+  try {
+    return std::stoll(stem.substr(5));
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
+
+// Only the lines of steps up to last_step stay; what is no such line goes too.
+void trim_health(const fs::path& path, std::int64_t last_step) {
+  std::ifstream in(path);
+  if (!in) return;
+  std::string kept, line;
+  while (std::getline(in, line)) {
+    const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
+    if (json.is_object() && json.value("step", last_step + 1) <= last_step) kept += line + "\n";
+  }
+  in.close();
+  std::error_code ignored;
+  if (kept.empty()) {
+    fs::remove(path, ignored);
+  } else {
+    write_file_atomically(path, kept);
+  }
+}
+
+}  // namespace
+
+std::vector<PreflightCheck> Trainer::preflight() {
+  const TokenStore& rows = inputs_.rows->train;
+  std::vector<PreflightCheck> checks = check_row_ends(rows, *inputs_.tokenizer, config_.max_seq_length);
+  checks.push_back(check_special_embeddings(rows, *inputs_.tokenizer, *engine_));
+  DiskNeed need;
+  need.model_bytes = export_bytes(export_, engine_->params().table());
+  need.snapshot_bytes = need.model_bytes;
+  for (const NamedTensor& tensor : tensors_beside_model(*engine_, export_)) need.snapshot_bytes += tensor.tensor.bytes();
+  // Those on the way, and the one at the end.
+  if (config_.save_interval > 0) need.snapshots = (total_steps_ - 1) / config_.save_interval + 1;
+  if (config_.keep_checkpoints > 0) need.snapshots = std::min(need.snapshots, config_.keep_checkpoints);
+  checks.push_back(check_disk(folder_.path(), need));
+  return checks;
+}
+
+void Trainer::dry_run() {
+  const auto times = [](std::int64_t length, std::int64_t interval) { return interval > 0 ? (length + interval - 1) / interval : 0; };
+  const std::int64_t evaluations = !inputs_.eval_loader ? 0
+                                   : std::max<std::int64_t>(1, times(config_.num_epochs, config_.eval_interval)) +
+                                         (config_.eval_interval_steps > 0 ? (total_steps_ - 1) / config_.eval_interval_steps : 0);
+  const DryRun run{*inputs_.train_loader, inputs_.eval_loader.get(), total_steps_, evaluations, config_.max_grad_norm};
+  const MeasuredRun measured = measure_run(*engine_, run);
+  log::info("what ran in two steps with learning rate 0:\n{}", recipe_table(engine_->ledger(), engine_->config()));
+  log::info("{}", describe(preflight()));
+  log::info("dry run: {}; nothing was trained, and nothing written", describe(measured, run));
+}
+
+void Trainer::evaluate(double epoch) {
+  const BatchLoader& loader = *inputs_.eval_loader;
+  const std::int64_t steps = loader.steps_per_epoch();
+  EvalResult total;
+  for (std::int64_t s = 0; s < steps; ++s) {
+    if (interrupted()) return;  // the mean of a part would look like the whole
+    const EvalResult one = engine_->evaluate(loader.load(0, s, 0));
+    total.loss_sum += one.loss_sum;
+    total.num_supervised += one.num_supervised;
+    Progress progress;
+    progress.step = s + 1;
+    progress.total_steps = steps;
+    progress.what = "evaluation batch";
+    console_.update(progress);
+  }
+  CHECK(total.num_supervised > 0, "the held-out rows have no supervised token");
+  last_eval_loss_ = total.loss_sum / static_cast<double>(total.num_supervised);
+  evaluated_step_ = global_step_;
+  metrics_.log(global_step_, {{names_.eval_loss, last_eval_loss_},
+                              {names_.eval_perplexity, std::exp(last_eval_loss_)},
+                              {names_.eval_tokens, static_cast<double>(total.num_supervised)},
+                              {names_.eval_epoch, epoch},
+                              {names_.eval_step, static_cast<double>(global_step_)}});
+  saver_->wait();
+  if (program_rules(config_.program).keep_best) snapshots_->offer_best(last_eval_loss_);
+  if (answers_) evaluate_answers();
+}
+
+// A part of the answers would look like the whole: nothing is logged where a signal came.
+void Trainer::evaluate_answers() {
+  std::vector<AnswerRecord> records;
+  try {
+    records = answers_->run(console_);
+  } catch (const Interrupted&) {
+    return;
+  }
+  std::error_code error;
+  fs::create_directories(answers_folder(folder_), error);
+  CHECK(!error, "{}: cannot be created ({})", answers_folder(folder_).string(), error.message());
+  write_answers(answers_file(folder_, global_step_), records);
+  console_.finish();
+  log::info("answers at step {}: {}", global_step_, describe_answers(records, first_answers_));
+  metrics_.log(global_step_, {{names_.eval_accuracy, accuracy_of(records).value()}});
+  if (global_step_ == 0) first_answers_ = std::move(records);
+}
+
+// Its values, and one line of health.jsonl with every matrix.
+void Trainer::log_health() {
+  const StepHealthReport report = health_->take();
+  const MetricValues values = report.values();
+  metrics_.log(report.step, {values.begin(), values.end()});
+  std::ofstream file(health_file(folder_), std::ios::app);
+  file << report.json().dump() << "\n";
+  CHECK(file.flush(), "{}: cannot be written", health_file(folder_).string());
+}
+
+void Trainer::watch_loss(double loss) {
+  const std::optional<LossWatch::Spike> spike = loss_watch_.add(loss);
+  if (!spike || !spike->is_first) return;
+  log::warning("step {}: loss {:.4f} lies {:.1f} standard deviations above the mean of the last {} steps, {:.4f}", global_step_, loss,
+               spike->deviations, spike->steps, spike->mean);
+}
+
+// health.jsonl and answers/ of this folder beyond last_step belong to another run, or are made again; -1: all of them.
+void Trainer::trim_side_files(std::int64_t last_step) {
+  trim_health(health_file(folder_), last_step);
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(answers_folder(folder_), error)) {
+    std::error_code ignored;
+    if (step_of(entry.path()) > last_step) fs::remove(entry.path(), ignored);
+  }
+  if (answers_ && last_step >= 0 && fs::exists(answers_file(folder_, 0), error)) first_answers_ = read_answers(answers_file(folder_, 0));
+}
+
+}  // namespace llmfp8

@@ -1,0 +1,42 @@
+// Every flag has a rule for --resume; the rules themselves are tested in tests/e2e.
+#include "train/resume_rules.h"
+
+#include <gtest/gtest.h>
+
+#include "cli/options.h"
+
+namespace llmfp8::testing {
+namespace {
+
+TEST(ResumeRules, EveryFlagHasOne) {
+  for (const Program program : {Program::train_fp8, Program::train_multi_gpu})
+    for (const Option& option : option_table(program)) EXPECT_NE(resume_setting(option.name), nullptr) << option.name;
+  EXPECT_EQ(resume_setting("no_such_flag"), nullptr);
+}
+
+TEST(ResumeRules, AReasonWhereAValueIsRefused) {
+  for (const Option& option : option_table(Program::train_fp8)) {
+    const ResumeSetting* setting = resume_setting(option.name);
+    ASSERT_NE(setting, nullptr);
+    EXPECT_EQ(setting->rule == ResumeRule::same, !setting->why.empty()) << option.name;
+  }
+}
+
+// The checksum sees order, cut and labels.
+TEST(ResumeRules, RowsChecksum) {
+  const auto checksum = [](std::vector<TokenizedRow> rows) {
+    TokenStore store;
+    std::int64_t i = 0;
+    for (const TokenizedRow& row : rows) store.add(row, i++);
+    return rows_checksum(store);
+  };
+  const TokenizedRow a{{1, 2}, {2, -100}, false, 2}, b{{3}, {-100}, false, 1}, c{{1, 2}, {-100, -100}, false, 2};
+  const TokenizedRow ab{{1, 2, 3}, {2, -100, -100}, false, 3};
+  EXPECT_EQ(checksum({a, b}), checksum({a, b}));
+  EXPECT_NE(checksum({a, b}), checksum({b, a}));
+  EXPECT_NE(checksum({a, b}), checksum({c, b}));
+  EXPECT_NE(checksum({a, b}), checksum({ab}));
+}
+
+}  // namespace
+}  // namespace llmfp8::testing
