@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "train/checkpoint.h"
+#include "train/host_copy.h"
 #include "train/model_snapshots.h"
 
 namespace llmfp8 {
@@ -34,7 +36,9 @@ class CheckpointSaver {
   bool waited_for_files() const { return waited_for_files_; }
 
  private:
-  // write: the whole save. Returns after a warning where it fails.
+  // Null where the host's memory does not hold the copies.
+  std::shared_ptr<HostCopy> copy_if_it_fits(const std::vector<Tensor>& tensors);
+  // Returns after a warning where the save fails. waited_seconds: below 0 where training waits for all of it.
   void write_or_warn(std::int64_t step, const CheckpointContent& content, HostBytes& values, double waited_seconds);
 
   Engine& engine_;

@@ -45,12 +45,18 @@ void ModelSnapshots::resume(std::vector<fs::path> steps, std::vector<fs::path> s
   if (std::isfinite(best_loss)) best_ = run_folder_ / "checkpoint_best";
 }
 
+void ModelSnapshots::remove_superseded() {
+  for (const fs::path& stale : superseded_) remove_whole_folder(stale);
+  superseded_.clear();
+}
+
 void ModelSnapshots::remove_earlier() {
   if (earlier_ == Earlier::keep) return;
   earlier_ = Earlier::keep;
   for (const fs::path& folder : step_folders(run_folder_ / "checkpoints")) {
     if (std::find(steps_.begin(), steps_.end(), folder) == steps_.end()) remove_whole_folder(folder);
   }
+  remove_superseded();
   if (std::isinf(best_loss_)) remove_whole_folder(run_folder_ / "checkpoint_best");
   // Left alone where something else lies in it.
   std::error_code ignored;
@@ -63,8 +69,7 @@ void ModelSnapshots::save_step(std::int64_t step, const WriteFolder& write) {
   std::erase(steps_, folder);
   steps_.push_back(folder);
   remove_earlier();
-  for (const fs::path& stale : superseded_) remove_whole_folder(stale);
-  superseded_.clear();
+  remove_superseded();
   while (keep_ > 0 && static_cast<std::int64_t>(steps_.size()) > keep_) {
     remove_whole_folder(steps_.front());
     steps_.erase(steps_.begin());

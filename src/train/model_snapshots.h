@@ -27,7 +27,8 @@ class ModelSnapshots {
   ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Earlier earlier, WriteFolder write_best)
       : run_folder_(run_folder), keep_(keep), earlier_(earlier), write_best_(std::move(write_best)) {}
 
-  // A resumed run: these are its checkpoints so far (oldest first), and `superseded` go as soon as it has saved one.
+  // These are the run's checkpoints so far (oldest first); `superseded` go as soon as it has saved one (with replace:
+  // anything).
   void resume(std::vector<std::filesystem::path> steps, std::vector<std::filesystem::path> superseded, double best_loss);
 
   // Older ones are removed only after `write` has written the new one and found it good.
@@ -41,6 +42,8 @@ class ModelSnapshots {
   double best_loss() const { return best_loss_; }  // infinity: there is none
 
  private:
+  void remove_superseded();
+
   std::filesystem::path run_folder_;
   std::int64_t keep_;
   Earlier earlier_;

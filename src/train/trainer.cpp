@@ -191,9 +191,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 }
 
 void Trainer::run() {
-  clear_remains(folder_.path());
-  clear_remains(folder_.path() / "checkpoints");
-  if (continues_metrics()) leave_superseded_behind();
+  leave_superseded_behind();
   folder_.write_run(run_json("started"));
   try {
     train();
@@ -228,7 +226,7 @@ void Trainer::train_epoch(std::int64_t epoch) {
     // What is saved must be the state of that step.
     const bool saves = (config_.save_interval > 0 && enqueued % config_.save_interval == 0) || take_save_request();
     while (engine_->steps_in_flight() > (saves ? 0 : lag)) take_result();
-    if (saves && !done()) {
+    if (saves && (!done() || config_.save_interval == 0)) {  // at the end finish() saves
       save_checkpoint();
       last_result_ = now_seconds();
     }

@@ -143,14 +143,17 @@ void Trainer::resume() {
     log::warning("--resume: {}: from here on the steps are not those of a run that went through", difference);
 }
 
-// What lies beyond the checkpoint is done again: it must not stand twice in metrics.jsonl, and no later run may take it for
-// this one's.
+// What this run does again, or replaces: it must not stand twice in metrics.jsonl, and no later run may take a checkpoint of
+// it for this one's.
 void Trainer::leave_superseded_behind() {
+  const std::filesystem::path checkpoints = folder_.path() / "checkpoints";
+  clear_remains(folder_.path());
+  clear_remains(checkpoints);
+  constexpr double kNoLoss = std::numeric_limits<double>::infinity();
+  if (config_.overwrite) snapshots_->resume({}, set_aside(checkpoints, step_folders(checkpoints)), kNoLoss);
+  if (!continues_metrics()) return;
   const Json& state = resume_->checkpoint.state();
-  const std::vector<std::filesystem::path> aside = resume_->set_superseded_aside();
-  double best_loss = std::numeric_limits<double>::infinity();
-  if (state.contains("best_loss")) best_loss = state["best_loss"];
-  snapshots_->resume(resume_->kept, aside, best_loss);
+  snapshots_->resume(resume_->kept, set_aside(checkpoints, resume_->superseded), state.value("best_loss", kNoLoss));
   const auto bytes = state.value("metrics_bytes", std::uintmax_t{0});
   if (!folder_.cut_metrics(bytes)) {
     log::warning("{}: it is shorter than when the checkpoint was saved ({} bytes); values of steps before {} are missing",

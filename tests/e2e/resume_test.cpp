@@ -256,6 +256,23 @@ TEST(Resume, FolderThatIsNone) {
   EXPECT_NE(error(shop.path("run")).find("no undamaged checkpoint"), std::string::npos);
 }
 
+// A run that replaces another and is killed before it has saved anything: the other one's checkpoints are not taken for its.
+TEST(Resume, AReplacedRunIsNotResumed) {
+  Workshop shop;
+  run_well("train_fp8", shop.args(saving_flags({})));
+  const Finished killed = run_program("train_fp8", shop.args(saving_flags({"--overwrite", "--num_epochs", "1000"})),
+                                      {.interrupt_when = [&] { return fs::exists(shop.output() / "checkpoints/step-4.superseded"); },
+                                       .signal = SIGKILL});
+  EXPECT_EQ(killed.code, 128 + SIGKILL);
+  if (saved_steps(shop.output()).empty()) {
+    const Finished run = run_program("train_fp8", shop.args(saving_flags({"--resume"})));
+    EXPECT_EQ(run.code, 1) << run.err;
+    EXPECT_TRUE(run.says("no checkpoint in ") && run.says("it holds a finished run")) << run.err;
+  }
+  run_well("train_fp8", shop.args(saving_flags({"--overwrite"})));
+  EXPECT_FALSE(fs::exists(shop.output() / "checkpoints/step-8.superseded"));
+}
+
 // The checkpoints of a run that did not finish and those of another one would be taken for each other's.
 TEST(Resume, ANewRunDoesNotMixWithAnothersCheckpoints) {
   Workshop shop;
