@@ -9,7 +9,9 @@
 namespace llmfp8 {
 namespace {
 
-double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // What a save reads: the state's tensors and the model's weights, each once.
 std::vector<Tensor> tensors_to_copy(const CheckpointContent& content) {
@@ -62,13 +64,16 @@ std::shared_ptr<HostCopy> CheckpointSaver::copy_if_it_fits(const std::vector<Ten
     // A limit that host_bytes_ does not know (ulimit -v).
   }
   if (!waited_for_files_) {
-    log::info("checkpoints are written while training waits: copies of the state take {:.2f} GB, {:.2f} GB of host memory are free",
-              static_cast<double>(wanted) / 1e9, static_cast<double>(free) / 1e9);
+    log::info(
+        "checkpoints are written while training waits: copies of the state take {:.2f} GB, {:.2f} GB of host memory "
+        "are free",
+        static_cast<double>(wanted) / 1e9, static_cast<double>(free) / 1e9);
   }
   return nullptr;
 }
 
-void CheckpointSaver::write_or_warn(std::int64_t step, const CheckpointContent& content, HostBytes& values, double waited_seconds) {
+void CheckpointSaver::write_or_warn(std::int64_t step, const CheckpointContent& content, HostBytes& values,
+                                    double waited_seconds) {
   const double started = now_seconds();
   try {
     snapshots_.save_step(step, [&](const std::filesystem::path& folder) { write_checkpoint(content, values, folder); });
@@ -83,7 +88,8 @@ void CheckpointSaver::write_or_warn(std::int64_t step, const CheckpointContent& 
   }
   const double seconds = now_seconds() - started;
   log::info("checkpoint of step {}: {:.2f} GB in {:.1f} s, training waited {:.2f} s", step,
-            static_cast<double>(checkpoint_bytes(content)) / 1e9, seconds, waited_seconds < 0 ? seconds : waited_seconds);
+            static_cast<double>(checkpoint_bytes(content)) / 1e9, seconds,
+            waited_seconds < 0 ? seconds : waited_seconds);
 }
 
 }  // namespace llmfp8

@@ -13,8 +13,9 @@ namespace llmfp8 {
 namespace fs = std::filesystem;
 
 std::string what_is_kept(const fs::path& metrics, std::int64_t steps, const fs::path& newest) {
-  const std::string lines = steps == 0 ? "no step was done"
-                                       : fmt::format("the metrics of {} step{} are in {}", steps, steps == 1 ? "" : "s", metrics.string());
+  const std::string lines =
+      steps == 0 ? "no step was done"
+                 : fmt::format("the metrics of {} step{} are in {}", steps, steps == 1 ? "" : "s", metrics.string());
   if (newest.empty()) return lines + ", no checkpoint was saved (--save_interval)";
   return fmt::format("{}, the newest checkpoint is {}", lines, newest.string());
 }
@@ -34,7 +35,8 @@ std::vector<fs::path> step_folders(const fs::path& checkpoints) {
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, ignored))
     if (entry.is_directory(ignored) && step_of(entry.path()) >= 0) folders.push_back(entry.path());
-  std::sort(folders.begin(), folders.end(), [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
+  std::sort(folders.begin(), folders.end(),
+            [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
   return folders;
 }
 

@@ -1,5 +1,6 @@
-// The folders that a run keeps on its way: checkpoints/step-N (see checkpoint.h), and checkpoint_best by evaluation loss for
-// train_multi_gpu, a model alone. Which stay, which go. Called by the trainer and by CheckpointSaver, never by both at once.
+// The folders that a run keeps on its way: checkpoints/step-N (see checkpoint.h), and checkpoint_best by evaluation
+// loss for train_multi_gpu, a model alone. Which stay, which go. Called by the trainer and by CheckpointSaver, never by
+// both at once.
 #pragma once
 
 #include <filesystem>
@@ -29,7 +30,8 @@ class ModelSnapshots {
 
   // These are the run's checkpoints so far (oldest first); `superseded` go as soon as it has saved one (with replace:
   // anything).
-  void resume(std::vector<std::filesystem::path> steps, std::vector<std::filesystem::path> superseded, double best_loss);
+  void resume(std::vector<std::filesystem::path> steps, std::vector<std::filesystem::path> superseded,
+              double best_loss);
 
   // Older ones are removed only after `write` has written the new one and found it good.
   void save_step(std::int64_t step, const WriteFolder& write);

@@ -224,7 +224,7 @@ void Trainer::train_epoch(std::int64_t epoch) {
     enqueue(ahead.next());
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
     // What is saved must be the state of that step.
-    const bool saves = (config_.save_interval > 0 && enqueued % config_.save_interval == 0) || take_save_request();
+    const bool saves = take_save_request() || (config_.save_interval > 0 && enqueued % config_.save_interval == 0);
     while (engine_->steps_in_flight() > (saves ? 0 : lag)) take_result();
     if (saves && (!done() || config_.save_interval == 0)) {  // at the end finish() saves
       save_checkpoint();
