@@ -16,7 +16,7 @@ hf_folder() {
   for ((i = 0; i < 16; ++i)); do echo '{"text": "One and one are two."}'; done >"$work/rows.jsonl"
   build/bin/train_fp8 --model_name "$LLMFP8_BENCH_MODEL" --dataset_name "$work/rows.jsonl" --dataset_text_field text \
     --mixed_precision bf16 --max_seq_length 32 --batch_size 1 --max_steps 1 --learning_rate 0 --eval_max_rows 1 \
-    --output_dir "$work/model" --log_dir "$work/runs" --quiet >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
+    --output_dir "$work/model" --log_dir "$work/runs" --save_interval 0 --quiet >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
   echo "$work/model"
 }
 

@@ -22,7 +22,7 @@ train() {  # train FOLDER STEPS [FLAGS...]
   shift 2
   ./train_fp8 --model_name "$model" --dataset_name "$data" --split_name train_1M --batch_size "$batch" --max_seq_length 384 \
     --learning_rate 1e-4 --num_warmup_steps 10 --max_steps "$steps" --log_interval 10 --log_dir "$out/runs" \
-    --output_dir "$folder" --overwrite "$@"
+    --output_dir "$folder" --overwrite --save_interval 0 "$@"
 }
 
 make_data() {

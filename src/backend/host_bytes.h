@@ -1,5 +1,6 @@
-// HostBytes: the bytes of device tensors, piece by piece, for whoever writes them into files: straight from the device, or
-// from copies that were taken earlier (train/host_copy.h). Called by params/export.h and by the checkpoints of train/.
+// HostBytes: the bytes of device tensors, piece by piece, for whoever writes them into files: straight from the device,
+// or from copies that were taken earlier (train/host_copy.h). Called by params/export.h and by the checkpoints of
+// train/.
 #pragma once
 
 #include <cstddef>

@@ -345,7 +345,8 @@ void declare_output(Declarations& d, bool multi) {
   d.whole("keep_checkpoints", &RunConfig::keep_checkpoints, {.fallback = 2, .least = 1},
           "older checkpoints are removed");
   Option& resume = d.text("resume", "auto|DIR", &RunConfig::resume, "",
-                          "go on from the newest checkpoint of output_dir (none: start), or from DIR, a checkpoint or a run's folder");
+                          "go on from the newest checkpoint of output_dir (none: start), or from DIR, a checkpoint or "
+                          "a run's folder");
   resume.implicit = "auto";
   d.on_off("overwrite", &RunConfig::overwrite, "allow a finished run in output_dir to be replaced");
   d.on_off("use_wandb", &RunConfig::use_wandb,

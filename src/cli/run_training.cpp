@@ -41,12 +41,13 @@ void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   metrics.add(std::make_unique<ConsoleSink>(console, config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames));
   // A resumed run goes on in the folder of the one before.
   std::string name = run_name(config);
-  if (trainer.continues_metrics() && config.wandb_run_name.empty()) name = trainer.logger_state().value("tensorboard_folder", name);
+  const bool continues = trainer.continues_metrics();
+  if (continues && config.wandb_run_name.empty()) name = trainer.logger_state().value("tensorboard_folder", name);
   trainer.logger_state()["tensorboard_folder"] = name;
   // First what may fail outside the output folder, so that it stays as it was.
   metrics.add(std::make_unique<TensorboardSink>(std::filesystem::path(config.log_dir) / name));
-  metrics.add(std::make_unique<JsonlSink>(trainer.folder().metrics_file(), trainer.continues_metrics() ? FileMode::append : FileMode::replace,
-                                          trainer.steps_done()));
+  const FileMode mode = continues ? FileMode::append : FileMode::replace;
+  metrics.add(std::make_unique<JsonlSink>(trainer.folder().metrics_file(), mode, trainer.steps_done()));
   metrics.add(std::make_unique<SummarySink>(trainer.folder().summary_file()));
   if (config.use_wandb) {
     log::warning("--use_wandb: W&B is not built yet; the same values are written to {} and TensorBoard",

@@ -35,7 +35,8 @@ std::string read_text_file(const std::filesystem::path& path, std::size_t max_by
 // The file appears whole (temporary name, fsync, rename) or not at all.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
-// The names in the folder reach the disk. A folder that cannot be synced is no reason to lose what lies in it: no error.
+// The names in the folder reach the disk. A folder that cannot be synced is no reason to lose what lies in it: no
+// error.
 void sync_folder(const std::filesystem::path& folder);
 
 // Asks the system to read the file from the disk next time; what it does not know how to do, it does not do.

@@ -59,12 +59,15 @@ std::vector<std::string> write_tensors(const CheckpointContent& content, HostByt
   for (std::size_t i = 0; i < shards.size(); ++i) {
     if (shards[i].empty()) continue;
     files.push_back(shards.size() == 1 ? fmt::format("{}/training_state.safetensors", kStateFolder)
-                                       : fmt::format("{}/training_state-{:05}-of-{:05}.safetensors", kStateFolder, i + 1, shards.size()));
+                                       : fmt::format("{}/training_state-{:05}-of-{:05}.safetensors", kStateFolder,
+                                                     i + 1, shards.size()));
     std::vector<TensorDeclaration> declarations;
-    for (const NamedTensor& entry : shards[i]) declarations.push_back({entry.name, entry.tensor.dtype, entry.tensor.shape});
+    for (const NamedTensor& entry : shards[i])
+      declarations.push_back({entry.name, entry.tensor.dtype, entry.tensor.shape});
     write_verified_safetensors(folder / files.back(), declarations, [&](std::size_t k, const PutBytes& put) {
       const Tensor& tensor = shards[i][k].tensor;
-      for_each_piece(tensor.bytes(), [&](std::size_t offset, std::size_t bytes) { put(values.read(tensor, offset, bytes)); });
+      for_each_piece(tensor.bytes(),
+                     [&](std::size_t offset, std::size_t bytes) { put(values.read(tensor, offset, bytes)); });
     });
   }
   return files;
@@ -118,7 +121,8 @@ void write_checksums(const fs::path& folder) {
   Json checksums = {{"checksum", "CRC-32C"}, {"files", Json::object()}};
   for (const fs::path& file : files) {
     const std::string name = fs::relative(file, folder).generic_string();
-    if (name != kChecksums) checksums["files"][name] = {{"bytes", fs::file_size(file)}, {"crc32c", hex(file_crc(file))}};
+    if (name != kChecksums)
+      checksums["files"][name] = {{"bytes", fs::file_size(file)}, {"crc32c", hex(file_crc(file))}};
   }
   write_file_atomically(folder / kChecksums, checksums.dump(1) + "\n");
 }
@@ -145,7 +149,8 @@ void verify_checksums(const fs::path& folder) {
 Checkpoint Checkpoint::open(const fs::path& folder) {
   std::error_code ignored;
   CHECK(fs::is_directory(folder, ignored), "'{}': no such folder", folder.string());
-  CHECK(fs::exists(folder / kStateFile, ignored), "'{}': holds no training state ({} is missing)", folder.string(), kStateFile);
+  CHECK(fs::exists(folder / kStateFile, ignored), "'{}': holds no training state ({} is missing)", folder.string(),
+        kStateFile);
   verify_checksums(folder);
   Checkpoint checkpoint;
   checkpoint.folder_ = folder;
@@ -154,8 +159,8 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
     // Ordered, since it is written back in parts.
     checkpoint.state_ = Json::parse(read_text_file(file));
     const std::int64_t format = checkpoint.state_.at("format");
-    CHECK(format == kCheckpointFormat, "'{}': format {} found, {} wanted (written by llm-fp8 {})", file.string(), format, kCheckpointFormat,
-          checkpoint.state_.value("version", std::string("?")));
+    CHECK(format == kCheckpointFormat, "'{}': format {} found, {} wanted (written by llm-fp8 {})", file.string(),
+          format, kCheckpointFormat, checkpoint.state_.value("version", std::string("?")));
     checkpoint.step_ = checkpoint.state_.at("step");
   } catch (const Json::exception& error) {
     fail("'{}': {}", file.string(), error.what());
@@ -174,9 +179,9 @@ void Checkpoint::load(Engine& engine, const ExportSpec& model) const {
     const auto at = found.find(wanted.name);
     CHECK(at != found.end(), "'{}': tensor {} is missing", folder_.string(), wanted.name);
     const SafetensorsEntry& entry = *at->second;
-    CHECK(entry.dtype == wanted.tensor.dtype && entry.shape == wanted.tensor.shape, "'{}': tensor {}: {} {} found, {} {} wanted",
-          folder_.string(), wanted.name, name(entry.dtype), to_string(entry.shape), name(wanted.tensor.dtype),
-          to_string(wanted.tensor.shape));
+    CHECK(entry.dtype == wanted.tensor.dtype && entry.shape == wanted.tensor.shape,
+          "'{}': tensor {}: {} {} found, {} {} wanted", folder_.string(), wanted.name, name(entry.dtype),
+          to_string(entry.shape), name(wanted.tensor.dtype), to_string(wanted.tensor.shape));
     backend.copy_to_device(wanted.tensor.data, entry.tensor.data, entry.tensor.bytes(), engine.stream());
     backend.synchronize(engine.stream());
     found.erase(at);

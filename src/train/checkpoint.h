@@ -1,8 +1,8 @@
-// A checkpoint: a folder with the model as transformers reads it, and beside it everything else that a run needs to go on
-// bit for bit. Written by CheckpointSaver, opened by --resume; docs/checkpoints.md describes the files.
+// A checkpoint: a folder with the model as transformers reads it, and beside it everything else that a run needs to go
+// on bit for bit. Written by CheckpointSaver, opened by --resume; docs/checkpoints.md describes the files.
 //
 //   model.safetensors, config.json, …        the model (params/export.h)
-//   state/training_state*.safetensors        device tensors that the model's files do not hold, by Engine::state_tensors's names
+//   state/training_state*.safetensors        device tensors that the model's files do not hold (Engine::state_tensors)
 //   state/state.json                         counters, data cursor, statistics, flags, what really ran
 //   checksums.json                           size and CRC-32C of every file above
 #pragma once
@@ -35,14 +35,15 @@ std::vector<NamedTensor> tensors_beside_model(const Engine& engine, const Export
 // Of all files, to within the JSON's size.
 std::size_t checkpoint_bytes(const CheckpointContent& content);
 
-// Writes everything into an empty folder and reads it back. values: of the tensors and of the store's weights. Throws Error:
-// too little room on the disk (looked at first), not writable, or a file that reads back differently.
+// Writes everything into an empty folder and reads it back. values: of the tensors and of the store's weights. Throws
+// Error: too little room on the disk (looked at first), not writable, or a file that reads back differently.
 void write_checkpoint(const CheckpointContent& content, HostBytes& values, const std::filesystem::path& folder);
 
 // A checkpoint whose files have all been read and are as they were written.
 class Checkpoint {
  public:
-  // Throws Error that names the folder, the file and what is wrong: missing, other size, other checksum, another format.
+  // Throws Error that names the folder, the file and what is wrong: missing, other size, other checksum, another
+  // format.
   static Checkpoint open(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }

@@ -1,5 +1,6 @@
 // Engine: everything of a run that lives on the device (weights, gradients, FP8 state, optimizer, arena) and the two
-// things it does: one optimizer step, one evaluation batch. Steps can be enqueued ahead of their results. Called by the trainer, by `llm-fp8 parity` and by the bench.
+// things it does: one optimizer step, one evaluation batch. Steps can be enqueued ahead of their results. Called by the
+// trainer, by `llm-fp8 parity` and by the bench.
 #pragma once
 
 #include <deque>
@@ -73,9 +74,9 @@ class Engine {
   // Random weights of a fresh model, for looking at speed: matrices normal with deviation 0.02, norms 1.
   void load_random(std::uint64_t seed);
 
-  // Everything on the device that outlives a step, by its checkpoint name: "weight.<param>", the optimizer's, "fp8.amax",
-  // "fp8.history", "fp8.scale", "fp8.scale_inv" (f32). What follows from these (the weights' codes) is not among them.
-  // No step is in flight where they are read or written.
+  // Everything on the device that outlives a step, by its checkpoint name: "weight.<param>", the optimizer's,
+  // "fp8.amax", "fp8.history", "fp8.scale", "fp8.scale_inv" (f32). What follows from these (the weights' codes) is not
+  // among them. No step is in flight where they are read or written.
   std::vector<NamedTensor> state_tensors() const;
   EngineCounters counters() const { return {steps_done_, calibrated_}; }
   // After the state tensors have been written: the next step is the one after counters.steps_done.

@@ -33,11 +33,12 @@ std::size_t HostCopy::bytes_of(const std::vector<Tensor>& tensors) {
 }
 
 HostCopy::HostCopy(const std::vector<Tensor>& tensors, Backend& backend, Stream& stream) {
-  // A device that works behind the host's back copies fast into pinned memory only; the host empties one piece while the
-  // next ones arrive.
+  // A device that works behind the host's back copies fast into pinned memory only; the host empties one piece while
+  // the next ones arrive.
   std::unique_ptr<HostRing> ring;
   if (backend.capabilities().asynchronous) {
-    ring = std::make_unique<HostRing>(backend, std::min(bytes_of(tensors), kPieceBytes), kPinnedPieces, "copies for a checkpoint");
+    ring = std::make_unique<HostRing>(backend, std::min(bytes_of(tensors), kPieceBytes), kPinnedPieces,
+                                      "copies for a checkpoint");
   }
   std::deque<Piece> arriving;
   const auto take_oldest = [&] {
@@ -66,8 +67,8 @@ HostCopy::HostCopy(const std::vector<Tensor>& tensors, Backend& backend, Stream&
 std::span<const std::byte> HostCopy::read(const Tensor& tensor, std::size_t offset, std::size_t bytes) {
   const auto found = copies_.find(tensor.data);
   CHECK(found != copies_.end(), "a tensor {} was not copied", to_string(tensor.shape));
-  CHECK(offset <= found->second.bytes && bytes <= found->second.bytes - offset, "{} bytes at {} of a copy of {}", bytes, offset,
-        found->second.bytes);
+  CHECK(offset <= found->second.bytes && bytes <= found->second.bytes - offset, "{} bytes at {} of a copy of {}", bytes,
+        offset, found->second.bytes);
   return {found->second.data.get() + offset, bytes};
 }
 

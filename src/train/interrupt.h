@@ -1,5 +1,5 @@
-// Ctrl-C and SIGTERM ask a run to stop after the step in hand; a second Ctrl-C ends the process at once. SIGUSR1 asks for a
-// checkpoint, and the run goes on.
+// Ctrl-C and SIGTERM ask a run to stop after the step in hand; a second Ctrl-C ends the process at once. SIGUSR1 asks
+// for a checkpoint, and the run goes on.
 #pragma once
 
 #include <exception>

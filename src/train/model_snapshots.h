@@ -1,5 +1,6 @@
-// The folders that a run keeps on its way: checkpoints/step-N (see checkpoint.h), and checkpoint_best by evaluation loss for
-// train_multi_gpu, a model alone. Which stay, which go. Called by the trainer and by CheckpointSaver, never by both at once.
+// The folders that a run keeps on its way: checkpoints/step-N (see checkpoint.h), and checkpoint_best by evaluation
+// loss for train_multi_gpu, a model alone. Which stay, which go. Called by the trainer and by CheckpointSaver, never by
+// both at once.
 #pragma once
 
 #include <filesystem>
@@ -27,8 +28,10 @@ class ModelSnapshots {
   ModelSnapshots(const std::filesystem::path& run_folder, std::int64_t keep, Earlier earlier, WriteFolder write_best)
       : run_folder_(run_folder), keep_(keep), earlier_(earlier), write_best_(std::move(write_best)) {}
 
-  // A resumed run: these are its checkpoints so far (oldest first), and `superseded` go as soon as it has saved one.
-  void resume(std::vector<std::filesystem::path> steps, std::vector<std::filesystem::path> superseded, double best_loss);
+  // These are the run's checkpoints so far (oldest first); `superseded` go as soon as it has saved one (with replace:
+  // anything).
+  void resume(std::vector<std::filesystem::path> steps, std::vector<std::filesystem::path> superseded,
+              double best_loss);
 
   // Older ones are removed only after `write` has written the new one and found it good.
   void save_step(std::int64_t step, const WriteFolder& write);
@@ -41,6 +44,8 @@ class ModelSnapshots {
   double best_loss() const { return best_loss_; }  // infinity: there is none
 
  private:
+  void remove_superseded();
+
   std::filesystem::path run_folder_;
   std::int64_t keep_;
   Earlier earlier_;

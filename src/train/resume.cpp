@@ -54,19 +54,17 @@ std::unique_ptr<ResumePoint> exactly(const fs::path& folder) {
 
 }  // namespace
 
-std::vector<fs::path> ResumePoint::set_superseded_aside() const {
-  std::vector<fs::path> aside;
-  if (!is_own) return aside;
-  for (const fs::path& folder : superseded) {
+std::vector<fs::path> set_aside(const fs::path& checkpoints, const std::vector<fs::path>& folders) {
+  for (const fs::path& folder : folders) {
     const fs::path other = folder.string() + kSuperseded;
     std::error_code ignored, error;
     fs::remove_all(other, ignored);
     fs::rename(folder, other, error);
     CHECK(!error, "{}: cannot be renamed: {}", folder.string(), error.message());
   }
-  // Those of an earlier resume, which saved nothing since, too.
+  std::vector<fs::path> aside;
   std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint.folder().parent_path(), ignored))
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, ignored))
     if (entry.path().extension() == kSuperseded) aside.push_back(entry.path());
   return aside;
 }

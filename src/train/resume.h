@@ -17,15 +17,17 @@ struct ResumePoint {
   std::vector<std::filesystem::path> kept;  // own checkpoints up to it, oldest first
   // Own ones that the run leaves behind: of later steps, which it will do again, and damaged ones.
   std::vector<std::filesystem::path> superseded;
-
-  // Gives those names that nothing resumes from, so that two histories never mix. Returns all that lie there under such a
-  // name. Nothing where the checkpoint is not the run's own.
-  std::vector<std::filesystem::path> set_superseded_aside() const;
 };
 
-// resume: "" | "auto" | a checkpoint's folder | a run's folder. Null: the run starts from the beginning, which "auto" says
-// in a line where output_dir has no checkpoint. A damaged checkpoint is named in a warning and the one before it is taken,
-// unless it was asked for itself. Throws Error: no such folder, none of the two, or no undamaged checkpoint in it.
+// Gives these folders below `checkpoints` names that nothing resumes from, so that two histories never mix:
+// "step-9.superseded". Returns all that lie there under such a name, those of an earlier run too.
+std::vector<std::filesystem::path> set_aside(const std::filesystem::path& checkpoints,
+                                             const std::vector<std::filesystem::path>& folders);
+
+// resume: "" | "auto" | a checkpoint's folder | a run's folder. Null: the run starts from the beginning, which "auto"
+// says in a line where output_dir has no checkpoint. A damaged checkpoint is named in a warning and the one before it
+// is taken, unless it was asked for itself. Throws Error: no such folder, none of the two, or no undamaged checkpoint
+// in it.
 std::unique_ptr<ResumePoint> choose_resume_point(const std::string& resume, const std::filesystem::path& output_dir);
 
 }  // namespace llmfp8

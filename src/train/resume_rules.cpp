@@ -132,13 +132,15 @@ struct Differences {
   // A step may be cut into micro-batches otherwise, as long as it has the same rows.
   void add_batch(const Json& now, const Json& saved) {
     const std::int64_t batch = flag_number(now, "batch_size"), old_batch = flag_number(saved, "batch_size");
-    const std::int64_t cut = flag_number(now, "gradient_accumulation_steps"), old_cut = flag_number(saved, "gradient_accumulation_steps");
+    const std::int64_t cut = flag_number(now, "gradient_accumulation_steps"),
+                       old_cut = flag_number(saved, "gradient_accumulation_steps");
     if (batch == old_batch && cut == old_cut) return;
     const bool is_packed = now.at("flags").at("packing").at("value") == true;
     const bool same_rows = batch * cut == old_batch * old_cut && !is_packed &&
                            now.at("ran").at("steps per epoch") == saved.at("ran").at("steps per epoch");
-    const std::string line = fmt::format("--batch_size x --gradient_accumulation_steps is {} x {}, the checkpoint has {} x {}", batch, cut,
-                                         old_batch, old_cut);
+    const std::string line =
+        fmt::format("--batch_size x --gradient_accumulation_steps is {} x {}, the checkpoint has {} x {}", batch, cut,
+                    old_batch, old_cut);
     if (same_rows) {
       noted.push_back(line);
     } else {
@@ -155,7 +157,8 @@ std::string joined(const std::vector<std::string>& parts) {
 
 template <std::size_t n>
 const ResumeSetting* find(const ResumeSetting (&settings)[n], std::string_view name) {
-  const auto* const found = std::find_if(std::begin(settings), std::end(settings), [&](const auto& s) { return s.name == name; });
+  const auto* const found =
+      std::find_if(std::begin(settings), std::end(settings), [&](const auto& s) { return s.name == name; });
   return found == std::end(settings) ? nullptr : found;
 }
 
@@ -177,8 +180,8 @@ std::vector<std::string> compare_for_resume(const Json& saved, const Json& now, 
   }
   differences.add_batch(now, saved);
   if (!differences.refused.empty()) {
-    fail("--resume {}: {}; give what the checkpoint has, or start a new run from its weights with --model_name {}", folder,
-         joined(differences.refused), folder);
+    fail("--resume {}: {}; give what the checkpoint has, or start a new run from its weights with --model_name {}",
+         folder, joined(differences.refused), folder);
   }
   return differences.noted;
 }

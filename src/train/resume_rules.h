@@ -12,12 +12,12 @@
 
 namespace llmfp8 {
 
-// same: another value is refused. noted: allowed, and said, since the steps from there on are not those of a run that went
-// through. open: says nothing about the numbers. judged: by a rule of its own.
+// same: another value is refused. noted: allowed, and said, since the steps from there on are not those of a run that
+// went through. open: says nothing about the numbers. judged: by a rule of its own.
 enum class ResumeRule { same, noted, open, judged };
 
 struct ResumeSetting {
-  std::string_view name;      // of a flag, or of what ran
+  std::string_view name;  // of a flag, or of what ran
   ResumeRule rule = ResumeRule::open;
   std::string_view why = {};  // same: why not
 };
@@ -25,9 +25,9 @@ struct ResumeSetting {
 // Every flag of the programs has one; null for an unknown name.
 const ResumeSetting* resume_setting(std::string_view flag);
 
-// saved, now: {"flags": {"batch_size": {"value": 4, …}, …}, "ran": {"recipe": …, …}} as state.json has them.
-// Returns a line for every difference that is allowed. Throws Error that names every one that is not, and why; folder: of
-// the checkpoint.
+// saved, now: {"flags": {"batch_size": {"value": 4, …}, …}, "ran": {"recipe": …, …}} as state.json has them. Returns a
+// line for every difference that is allowed. Throws Error that names every one that is not, and why; folder: of the
+// checkpoint.
 std::vector<std::string> compare_for_resume(const nlohmann::ordered_json& saved, const nlohmann::ordered_json& now,
                                             const std::string& folder);
 

@@ -13,8 +13,8 @@ class RunFolder {
  public:
   enum class Finished { refuse, allow };  // a run that is in the folder already
 
-  // Creates the folder and proves that it can be written. Throws Error: it holds a finished run, a model or checkpoints and
-  // that is to be refused; it is a file; it is not writable. Changes nothing in that case.
+  // Creates the folder and proves that it can be written. Throws Error: it holds a finished run, a model or checkpoints
+  // and that is to be refused; it is a file; it is not writable. Changes nothing in that case.
   RunFolder(const std::filesystem::path& folder, Finished finished);
   // Removes what the constructor created where nothing has been written into it.
   ~RunFolder();

@@ -202,9 +202,7 @@ void Trainer::run() {
   for (const PreflightCheck& check : preflight()) {
     if (check.warns) log::warning("{}: {}", check.what, check.found);
   }
-  clear_remains(folder_.path());
-  clear_remains(folder_.path() / "checkpoints");
-  if (continues_metrics()) leave_superseded_behind();
+  leave_superseded_behind();
   trim_side_files(continues_metrics() ? global_step_ : -1);
   folder_.write_run(run_json("started"));
   try {
@@ -240,12 +238,12 @@ void Trainer::train_epoch(std::int64_t epoch) {
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
     // What is saved or evaluated must be the state of that step.
     const auto is_due = [&](std::int64_t interval) { return interval > 0 && enqueued % interval == 0; };
-    const bool evaluates = inputs_.eval_loader && is_due(config_.eval_interval_steps), saves = is_due(config_.save_interval) || take_save_request();
+    const bool evaluates = inputs_.eval_loader && is_due(config_.eval_interval_steps), saves = take_save_request() || is_due(config_.save_interval);
     while (engine_->steps_in_flight() > (evaluates || saves ? 0 : lag)) take_result();
     if (evaluates && !interrupted()) {
       evaluate(static_cast<double>(epoch) + static_cast<double>(s + 1) / static_cast<double>(inputs_.train_loader->steps_per_epoch(epoch)));
     }
-    if (saves && !done()) save_checkpoint();
+    if (saves && (!done() || config_.save_interval == 0)) save_checkpoint();  // at the end finish() saves
     if (evaluates || saves) last_result_ = now_seconds();
   }
   while (engine_->steps_in_flight() > 0) take_result();

@@ -13,7 +13,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json to_json(const StepWindow& w) {
-  return {{"steps", w.steps}, {"tokens", w.tokens}, {"supervised", w.supervised}, {"loss_sum", w.loss_sum}, {"seconds", w.seconds}};
+  return {{"steps", w.steps},
+          {"tokens", w.tokens},
+          {"supervised", w.supervised},
+          {"loss_sum", w.loss_sum},
+          {"seconds", w.seconds}};
 }
 
 StepWindow window_from(const Json& json) {
@@ -23,7 +27,8 @@ StepWindow window_from(const Json& json) {
 Json to_json(const GemmLedger& ledger) {
   Json records = Json::array();
   for (const GemmRecord& r : ledger.records())
-    records.push_back({r.calls, r.flops, static_cast<int>(r.a), static_cast<int>(r.b), static_cast<int>(r.scaling), r.just_in_time});
+    records.push_back(
+        {r.calls, r.flops, static_cast<int>(r.a), static_cast<int>(r.b), static_cast<int>(r.scaling), r.just_in_time});
   return records;
 }
 
@@ -37,12 +42,14 @@ std::vector<GemmRecord> records_from(const Json& json) {
 }
 
 std::string describe(const ModelConfig& c, const std::string& stored_as) {
-  std::string text = fmt::format("{}, {} layers of {}, {} heads of {} ({} for keys), MLP {}, vocabulary {}, {}, RoPE {}, eps {}", c.model_type,
-                                 c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.head_dim, c.num_key_value_heads,
-                                 c.intermediate_size, c.vocab_size, c.tie_word_embeddings ? "tied" : "untied", c.rope_theta, c.rms_norm_eps);
+  std::string text = fmt::format(
+      "{}, {} layers of {}, {} heads of {} ({} for keys), MLP {}, vocabulary {}, {}, RoPE {}, eps {}", c.model_type,
+      c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.head_dim, c.num_key_value_heads, c.intermediate_size,
+      c.vocab_size, c.tie_word_embeddings ? "tied" : "untied", c.rope_theta, c.rms_norm_eps);
   if (c.rope_scaling) {
     const Llama3RopeScaling& s = *c.rope_scaling;
-    text += fmt::format(" scaled by {} ({}, {}, {})", s.factor, s.low_freq_factor, s.high_freq_factor, s.original_max_position_embeddings);
+    text += fmt::format(" scaled by {} ({}, {}, {})", s.factor, s.low_freq_factor, s.high_freq_factor,
+                        s.original_max_position_embeddings);
   }
   return text + ", stored as " + stored_as;
 }
@@ -57,18 +64,19 @@ std::string describe(const TokenStore& rows) {
 Json Trainer::what_runs() {
   if (!what_runs_.is_null()) return what_runs_;
   const Recipe& recipe = engine_->fp8().recipe();
-  what_runs_ = {{"program", program_rules(config_.program).name},
-                {"model", describe(engine_->config(), inputs_.model->stored_as())},
-                {"recipe", fmt::format("{}{}", recipe.name(), recipe.quantizes(Product::lm_head) ? " with the head" : "")},
-                {"weights", name(precision_.dtype)},
-                {"training rows", describe(inputs_.rows->train)},
-                {"held-out rows", describe(inputs_.rows->held_out)},
-                {"world size", 1},
-                {"gradients", name(engine_->options().grad_dtype)},
-                {"device", backend_->capabilities().device},
-                {"matrix products", backend_->capabilities().matmul},
-                {"steps in all", total_steps_},
-                {"steps per epoch", inputs_.train_loader->steps_per_epoch()}};
+  what_runs_ = {
+      {"program", program_rules(config_.program).name},
+      {"model", describe(engine_->config(), inputs_.model->stored_as())},
+      {"recipe", fmt::format("{}{}", recipe.name(), recipe.quantizes(Product::lm_head) ? " with the head" : "")},
+      {"weights", name(precision_.dtype)},
+      {"training rows", describe(inputs_.rows->train)},
+      {"held-out rows", describe(inputs_.rows->held_out)},
+      {"world size", 1},
+      {"gradients", name(engine_->options().grad_dtype)},
+      {"device", backend_->capabilities().device},
+      {"matrix products", backend_->capabilities().matmul},
+      {"steps in all", total_steps_},
+      {"steps per epoch", inputs_.train_loader->steps_per_epoch()}};
   return what_runs_;
 }
 
@@ -117,7 +125,8 @@ void Trainer::resume() {
   try {
     resume_differences_ = compare_for_resume(state, {{"ran", what_runs()}, {"flags", flags_}}, folder);
     global_step_ = checkpoint.step();
-    CHECK(global_step_ <= total_steps_, "--resume {}: it is at step {}, and --num_epochs and --max_steps end this run at step {}", folder,
+    CHECK(global_step_ <= total_steps_,
+          "--resume {}: it is at step {}, and --num_epochs and --max_steps end this run at step {}", folder,
           global_step_, total_steps_);
     checkpoint.load(*engine_, export_);
     learnt_steps_ = state.at("learnt_steps");
@@ -138,23 +147,28 @@ void Trainer::resume() {
   }
   resumed_from_.push_back(global_step_);
   log::info("resumed from step {} of {} ({})", global_step_, total_steps_, folder);
-  if (global_step_ == total_steps_) log::info("nothing is left to train: --num_epochs or --max_steps would make the run longer");
+  if (global_step_ == total_steps_)
+    log::info("nothing is left to train: --num_epochs or --max_steps would make the run longer");
   for (const std::string& difference : resume_differences_)
     log::warning("--resume: {}: from here on the steps are not those of a run that went through", difference);
 }
 
-// What lies beyond the checkpoint is done again: it must not stand twice in metrics.jsonl, and no later run may take it for
-// this one's.
+// What this run does again, or replaces: it must not stand twice in metrics.jsonl, and no later run may take a
+// checkpoint of it for this one's.
 void Trainer::leave_superseded_behind() {
+  const std::filesystem::path checkpoints = folder_.path() / "checkpoints";
+  clear_remains(folder_.path());
+  clear_remains(checkpoints);
+  constexpr double kNoLoss = std::numeric_limits<double>::infinity();
+  if (config_.overwrite) snapshots_->resume({}, set_aside(checkpoints, step_folders(checkpoints)), kNoLoss);
+  if (!continues_metrics()) return;
   const Json& state = resume_->checkpoint.state();
-  const std::vector<std::filesystem::path> aside = resume_->set_superseded_aside();
-  double best_loss = std::numeric_limits<double>::infinity();
-  if (state.contains("best_loss")) best_loss = state["best_loss"];
-  snapshots_->resume(resume_->kept, aside, best_loss);
+  snapshots_->resume(resume_->kept, set_aside(checkpoints, resume_->superseded), state.value("best_loss", kNoLoss));
   const auto bytes = state.value("metrics_bytes", std::uintmax_t{0});
   if (!folder_.cut_metrics(bytes)) {
-    log::warning("{}: it is shorter than when the checkpoint was saved ({} bytes); values of steps before {} are missing",
-                 folder_.metrics_file().string(), bytes, global_step_);
+    log::warning(
+        "{}: it is shorter than when the checkpoint was saved ({} bytes); values of steps before {} are missing",
+        folder_.metrics_file().string(), bytes, global_step_);
   }
 }
 

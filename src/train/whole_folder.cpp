@@ -83,7 +83,8 @@ void clear_remains(const fs::path& parent) {
   static const std::regex kRemains(R"(\.(step-\d+|checkpoint_best|model)\.(incomplete|old|removed))");
   std::error_code ignored;
   std::vector<std::string> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(parent, ignored)) names.push_back(entry.path().filename().string());
+  for (const fs::directory_entry& entry : fs::directory_iterator(parent, ignored))
+    names.push_back(entry.path().filename().string());
   for (const std::string& name : names) {
     std::smatch parts;
     if (!std::regex_match(name, parts, kRemains)) continue;

@@ -32,7 +32,8 @@ TEST(Crc32c, PiecesGiveTheWholeAndBothWaysAgree) {
       EXPECT_EQ(whole, crc32c_by_table(data.data() + begin, bytes)) << begin << " " << bytes;
       const std::size_t cut = bytes / 3;
       EXPECT_EQ(whole, crc32c(data.data() + begin + cut, bytes - cut, crc32c(data.data() + begin, cut)));
-      EXPECT_EQ(whole, crc32c_by_table(data.data() + begin + cut, bytes - cut, crc32c_by_table(data.data() + begin, cut)));
+      EXPECT_EQ(whole,
+                crc32c_by_table(data.data() + begin + cut, bytes - cut, crc32c_by_table(data.data() + begin, cut)));
     }
   }
 }

@@ -42,9 +42,7 @@ TEST(HostMemory, VersionOne) {
   EXPECT_EQ(available_host_bytes(proc, group), 2500u);
 }
 
-TEST(HostMemory, ThisMachineHasSome) {
-  EXPECT_GT(available_host_bytes(), std::size_t{1} << 20);
-}
+TEST(HostMemory, ThisMachineHasSome) { EXPECT_GT(available_host_bytes(), std::size_t{1} << 20); }
 
 }  // namespace
 }  // namespace llmfp8::testing

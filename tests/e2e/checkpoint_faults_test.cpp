@@ -48,11 +48,13 @@ struct Killed {
 // Kills the program so many polls (of some 2 ms) after its start, or after it begins a save.
 Killed kill_after(const Workshop& shop, const Args& args, bool in_a_save, int polls, Finished& run) {
   bool began = !in_a_save;
-  run = run_program("train_fp8", args, {.interrupt_when = [&] {
-                      began = began || step_in_saving(shop.output()) >= 0;
-                      return began && polls-- <= 0;
-                    },
-                    .signal = SIGKILL});
+  run = run_program("train_fp8", args,
+                    {.interrupt_when =
+                         [&] {
+                           began = began || step_in_saving(shop.output()) >= 0;
+                           return began && polls-- <= 0;
+                         },
+                     .signal = SIGKILL});
   const std::vector<std::int64_t> saved = saved_steps(shop.output());
   return {std::max(logged_step(shop.output()), saved.empty() ? 0 : saved.back()), step_in_saving(shop.output())};
 }
@@ -62,9 +64,11 @@ TEST(CheckpointFaults, KilledAHundredTimesWhileSaving) {
   constexpr std::int64_t kInterval = 2;
   Workshop shop;
   // A constant rate does not depend on where the run ends, which is decided below.
-  const Args flags = {"--mixed_precision", "fp8", "--learning_rate", "1e-4", "--lr_scheduler", "constant", "--eval_interval", "0"};
+  const Args flags = {"--mixed_precision", "fp8",      "--learning_rate", "1e-4",
+                      "--lr_scheduler",    "constant", "--eval_interval", "0"};
   Args saving = flags;
-  saving.insert(saving.end(), {"--num_epochs", "100000", "--save_interval", std::to_string(kInterval), "--keep_checkpoints", "2", "--resume"});
+  saving.insert(saving.end(), {"--num_epochs", "100000", "--save_interval", std::to_string(kInterval),
+                               "--keep_checkpoints", "2", "--resume"});
   std::mt19937 random(20261125);
   int kills = 0, in_saves = 0;
   std::int64_t most_lost = 0;
@@ -81,9 +85,11 @@ TEST(CheckpointFaults, KilledAHundredTimesWhileSaving) {
     EXPECT_LE(saved_steps(shop.output()).size(), 3u);
     if (run.says("--resume auto: no checkpoint") || run.says("resumed from step ")) {
       const std::int64_t resumed = resumed_step(run);  // 0: from the beginning
-      // The newest whole one is the one before the save that was cut off, and training was at most an interval ahead of that.
+      // The newest whole one is the one before the save that was cut off, and training was at most an interval ahead of
+      // that.
       const std::int64_t newest = before.saving >= 0 ? before.saving : before.last;
-      EXPECT_GE(resumed, newest - kInterval) << before.last << " steps were done, a save of " << before.saving << " was cut off";
+      EXPECT_GE(resumed, newest - kInterval)
+          << before.last << " steps were done, a save of " << before.saving << " was cut off";
       EXPECT_LE(before.last - newest, kInterval);
       most_lost = std::max(most_lost, before.last - resumed);
     }
@@ -92,20 +98,23 @@ TEST(CheckpointFaults, KilledAHundredTimesWhileSaving) {
   }
   EXPECT_EQ(in_saves, kKillsInSaves);
   const std::int64_t last = before.last;
-  std::printf("%d kills, %d of them in a save; step %lld reached, at most %lld steps lost at once (interval %lld)\n", kills, in_saves,
-              static_cast<long long>(last), static_cast<long long>(most_lost), static_cast<long long>(kInterval));
+  std::printf("%d kills, %d of them in a save; step %lld reached, at most %lld steps lost at once (interval %lld)\n",
+              kills, in_saves, static_cast<long long>(last), static_cast<long long>(most_lost),
+              static_cast<long long>(kInterval));
 
   // What came of it are the bits of a run that was never killed.
   const std::string end = std::to_string(last + 10);
   Args once = flags;
-  once.insert(once.end(), {"--num_epochs", "100000", "--max_steps", end, "--save_interval", "0", "--output_dir", shop.path("once").string()});
+  once.insert(once.end(), {"--num_epochs", "100000", "--max_steps", end, "--save_interval", "0", "--output_dir",
+                           shop.path("once").string()});
   run_well("train_fp8", shop.args(once));
   saving.insert(saving.end(), {"--max_steps", end});
   run_well("train_fp8", shop.args(saving));
   EXPECT_EQ(read_bytes(shop.path("once") / "model.safetensors"), read_bytes(shop.output() / "model.safetensors"));
   EXPECT_EQ(metric(shop.path("once"), "Train/Loss"), metric(shop.output(), "Train/Loss"));
   EXPECT_EQ(saved_steps(shop.output()).size(), 2u);
-  for (const std::string& file : files_below(shop.output())) EXPECT_EQ(file.find(".incomplete"), std::string::npos) << file;
+  for (const std::string& file : files_below(shop.output()))
+    EXPECT_EQ(file.find(".incomplete"), std::string::npos) << file;
 }
 
 enum class Damage { bit, cut, emptied, removed };
@@ -145,7 +154,8 @@ TEST(CheckpointFaults, DamagedOneIsNamedAndTheOneBeforeIsUsed) {
   }
   // Asked for by name it is refused; so is a folder where nothing is whole.
   const fs::path cut = copy_until(shop.output(), shop.path("cut"), 9);
-  for (const char* step : {"step-4", "step-8", "step-9"}) damage(cut / "checkpoints" / step / "state/training_state.safetensors", Damage::bit, random);
+  for (const char* step : {"step-4", "step-8", "step-9"})
+    damage(cut / "checkpoints" / step / "state/training_state.safetensors", Damage::bit, random);
   const std::vector<std::string> before = files_below(cut);
   for (const std::string& resume : {(cut / "checkpoints/step-9").string(), std::string("auto")}) {
     Args again = flags;
@@ -153,7 +163,9 @@ TEST(CheckpointFaults, DamagedOneIsNamedAndTheOneBeforeIsUsed) {
     const Finished run = run_program("train_fp8", shop.args(again));
     EXPECT_EQ(run.code, 1) << run.err;
     ASSERT_EQ(run.errors().size(), 1u) << run.err;
-    EXPECT_NE(run.errors()[0].find(resume == "auto" ? "no undamaged checkpoint" : "training_state.safetensors': checksum"), std::string::npos)
+    EXPECT_NE(
+        run.errors()[0].find(resume == "auto" ? "no undamaged checkpoint" : "training_state.safetensors': checksum"),
+        std::string::npos)
         << run.errors()[0];
     EXPECT_EQ(files_below(cut), before);
   }
@@ -164,9 +176,11 @@ TEST(CheckpointFaults, ASaveThatFailsIsAWarning) {
   Workshop shop;
   run_well("train_fp8", shop.args({"--max_steps", "2", "--output_dir", shop.path("sizes").string()}));
   const fs::path sizes = shop.path("sizes") / "checkpoints/step-2";
-  const auto model = fs::file_size(sizes / "model.safetensors"), state = fs::file_size(sizes / "state/training_state.safetensors");
+  const auto model = fs::file_size(sizes / "model.safetensors"),
+             state = fs::file_size(sizes / "state/training_state.safetensors");
   ASSERT_LT(model + 4096, state);
-  const Finished run = run_program("train_fp8", shop.args({"--save_interval", "3"}), {.max_file_bytes = (model + state) / 2});
+  const Finished run =
+      run_program("train_fp8", shop.args({"--save_interval", "3"}), {.max_file_bytes = (model + state) / 2});
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_EQ(run.count("warning: the checkpoint of step 3 was not saved: "), 1u) << run.err;
   EXPECT_EQ(run.count("warning: the checkpoint of step 9 was not saved: "), 1u) << run.err;
@@ -190,7 +204,9 @@ class SmallDisk {
   SmallDisk(const SmallDisk&) = delete;
   SmallDisk& operator=(const SmallDisk&) = delete;
   bool mounted() const { return mounted_; }
-  bool resize(const std::string& options) const { return ::mount("tmpfs", folder_.c_str(), "tmpfs", MS_REMOUNT, options.c_str()) == 0; }
+  bool resize(const std::string& options) const {
+    return ::mount("tmpfs", folder_.c_str(), "tmpfs", MS_REMOUNT, options.c_str()) == 0;
+  }
 
  private:
   fs::path folder_;
@@ -233,7 +249,9 @@ TEST(CheckpointFaults, FullDisk) {
   Args small = flags;
   small.insert(small.end(), {"--output_dir", shop.path("disk/out").string()});
   const Finished run = run_program("train_fp8", shop.args(small));
-  EXPECT_TRUE(run.says("the checkpoint of step 4 was not saved: ") && run.says("0.06 GB free on the disk, the checkpoint needs 0.07 GB")) << run.err;
+  EXPECT_TRUE(run.says("the checkpoint of step 4 was not saved: ") &&
+              run.says("0.06 GB free on the disk, the checkpoint needs 0.07 GB"))
+      << run.err;
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ std::vector<std::int64_t> saved_steps(const fs::path& output) {
   if (!fs::exists(output / "checkpoints")) return steps;
   for (const auto& entry : fs::directory_iterator(output / "checkpoints")) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == std::string::npos) steps.push_back(std::stoll(name.substr(5)));
+    if (name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == std::string::npos)
+      steps.push_back(std::stoll(name.substr(5)));
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -58,7 +59,8 @@ std::vector<std::string> logged(const fs::path& output) {
   for (const nlohmann::json& line : read_jsonl(output / "metrics.jsonl")) {
     nlohmann::json kept = nlohmann::json::object();
     for (const auto& [name, value] : line.items()) {
-      const bool is_timed = std::any_of(kTimed.begin(), kTimed.end(), [&](const char* part) { return name.find(part) != std::string::npos; });
+      const bool is_timed = std::any_of(kTimed.begin(), kTimed.end(),
+                                        [&](const char* part) { return name.find(part) != std::string::npos; });
       if (!is_timed) kept[name] = value;
     }
     lines.push_back(kept.dump());
@@ -68,7 +70,8 @@ std::vector<std::string> logged(const fs::path& output) {
 
 void expect_same_lines(const std::vector<std::string>& wanted, const std::vector<std::string>& found) {
   EXPECT_EQ(wanted.size(), found.size());
-  for (std::size_t i = 0; i < std::min(wanted.size(), found.size()); ++i) ASSERT_EQ(wanted[i], found[i]) << "line " << i + 1;
+  for (std::size_t i = 0; i < std::min(wanted.size(), found.size()); ++i)
+    ASSERT_EQ(wanted[i], found[i]) << "line " << i + 1;
 }
 
 }  // namespace
@@ -83,13 +86,17 @@ void expect_same_run(const fs::path& wanted, const fs::path& found, Compare comp
     EXPECT_EQ(steps, others);
   }
   EXPECT_EQ(steps.back(), others.back());
-  const auto state = [](const fs::path& output, std::int64_t step) { return output / "checkpoints" / ("step-" + std::to_string(step)) / "state"; };
+  const auto state = [](const fs::path& output, std::int64_t step) {
+    return output / "checkpoints" / ("step-" + std::to_string(step)) / "state";
+  };
   const fs::path a = state(wanted, steps.back()), b = state(found, others.back());
   EXPECT_EQ(read_bytes(a / "training_state.safetensors"), read_bytes(b / "training_state.safetensors"));
   const nlohmann::json json_a = read_json(a / "state.json"), json_b = read_json(b / "state.json");
-  for (const char* name : {"step", "learnt_steps", "cursor", "engine", "train_tokens", "train_supervised", "evaluated_step", "last_eval_loss",
-                           "stability", "best_loss"}) {
-    EXPECT_EQ(json_a.contains(name) ? json_a.at(name) : nlohmann::json(), json_b.contains(name) ? json_b.at(name) : nlohmann::json()) << name;
+  for (const char* name : {"step", "learnt_steps", "cursor", "engine", "train_tokens", "train_supervised",
+                           "evaluated_step", "last_eval_loss", "stability", "best_loss"}) {
+    EXPECT_EQ(json_a.contains(name) ? json_a.at(name) : nlohmann::json(),
+              json_b.contains(name) ? json_b.at(name) : nlohmann::json())
+        << name;
   }
   const nlohmann::json summary_a = read_json(wanted / "summary.json"), summary_b = read_json(found / "summary.json");
   for (const auto& [name, value] : summary_a.items()) {

@@ -1,4 +1,5 @@
-// Runs the built programs as a user would, and says what they printed and how they ended. Used by the tests of this folder.
+// Runs the built programs as a user would, and says what they printed and how they ended. Used by the tests of this
+// folder.
 #pragma once
 
 #include <filesystem>

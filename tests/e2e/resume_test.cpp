@@ -19,11 +19,17 @@ struct Kind {
 const Kind kKinds[] = {
     {"fp8", "train_fp8", {"--mixed_precision", "fp8"}},
     {"fp8 from scale 1, with its head", "train_fp8", {"--mixed_precision", "fp8", "--use_te", "--fp8_lm_head"}},
-    {"mxfp8, 8-bit moments", "train_fp8", {"--mixed_precision", "fp8", "--fp8_scenario", "mxfp8", "--optim_state", "8bit"}},
-    {"current, packed", "train_fp8", {"--mixed_precision", "fp8", "--fp8_scenario", "current", "--packing", "--batch_size", "2"}},
+    {"mxfp8, 8-bit moments",
+     "train_fp8",
+     {"--mixed_precision", "fp8", "--fp8_scenario", "mxfp8", "--optim_state", "8bit"}},
+    {"current, packed",
+     "train_fp8",
+     {"--mixed_precision", "fp8", "--fp8_scenario", "current", "--packing", "--batch_size", "2"}},
     {"bf16, stochastic", "train_fp8", {"--weight_update", "stochastic", "--optim_state", "bf16"}},
     {"fp32", "train_fp8", {"--mixed_precision", "fp32"}},
-    {"multi, accumulated", "train_multi_gpu", {"--mixed_precision", "fp8", "--batch_size", "2", "--gradient_accumulation_steps", "2"}},
+    {"multi, accumulated",
+     "train_multi_gpu",
+     {"--mixed_precision", "fp8", "--batch_size", "2", "--gradient_accumulation_steps", "2"}},
 };
 
 TEST(Resume, AnyCheckpointLeadsToTheSameBits) {
@@ -77,8 +83,9 @@ TEST(Resume, SeveralTimesInARow) {
   std::vector<std::int64_t> stops;
   for (const int signal : signals) {
     const std::size_t before = lines_of(cut / "metrics.jsonl");
-    const Finished run = run_program("train_fp8", shop.args(again),
-                                     {.interrupt_when = [&] { return lines_of(cut / "metrics.jsonl") > before + 17; }, .signal = signal});
+    const Finished run = run_program(
+        "train_fp8", shop.args(again),
+        {.interrupt_when = [&] { return lines_of(cut / "metrics.jsonl") > before + 17; }, .signal = signal});
     ASSERT_EQ(run.code, 128 + signal) << run.err;
     EXPECT_TRUE(run.errors().empty()) << run.err;
     stops.push_back(read_json(cut / "run.json").at("steps").at("done"));
@@ -99,8 +106,9 @@ TEST(Resume, Sigusr1SavesAndTheRunGoesOn) {
   Args saving = flags;
   const fs::path other = shop.path("other");
   saving.insert(saving.end(), {"--output_dir", other.string()});
-  const Finished run = run_program("train_fp8", shop.args(saving),
-                                   {.interrupt_when = [&] { return lines_of(other / "metrics.jsonl") > 5; }, .signal = SIGUSR1});
+  const Finished run =
+      run_program("train_fp8", shop.args(saving),
+                  {.interrupt_when = [&] { return lines_of(other / "metrics.jsonl") > 5; }, .signal = SIGUSR1});
   EXPECT_EQ(run.code, 0) << run.err;
   const std::vector<std::int64_t> steps = saved_steps(other);
   ASSERT_EQ(steps.size(), 1u) << run.err;
@@ -124,7 +132,8 @@ TEST(Resume, BestModelIsNotReplacedByAWorseOne) {
   again.insert(again.end(), {"--resume", "--output_dir", cut.string()});
   run_well("train_multi_gpu", shop.args(again));
   expect_same_run(shop.output(), cut);
-  EXPECT_EQ(read_bytes(shop.output() / "checkpoint_best/model.safetensors"), read_bytes(cut / "checkpoint_best/model.safetensors"));
+  EXPECT_EQ(read_bytes(shop.output() / "checkpoint_best/model.safetensors"),
+            read_bytes(cut / "checkpoint_best/model.safetensors"));
 }
 
 TEST(Resume, AutoStartsAnewWhereThereIsNothing) {
@@ -168,7 +177,8 @@ TEST(Resume, AnOlderCheckpointLeavesTheLaterOnesBehind) {
   const fs::path cut = shop.path("cut");
   fs::copy(shop.output(), cut, fs::copy_options::recursive);
   Args again = flags;
-  again.insert(again.end(), {"--output_dir", cut.string(), "--resume", (cut / "checkpoints/step-8").string(), "--save_interval", "0"});
+  again.insert(again.end(), {"--output_dir", cut.string(), "--resume", (cut / "checkpoints/step-8").string(),
+                             "--save_interval", "0"});
   // It leaves no checkpoint of its own; those beyond step 8 must not be taken for its own by the next one.
   run_well("train_fp8", shop.args(again));
   EXPECT_EQ(saved_steps(cut), (std::vector<std::int64_t>{4, 8}));
@@ -191,7 +201,8 @@ TEST(Resume, WhatIsRefusedAndWhy) {
   run_well("train_fp8", shop.args({"--mixed_precision", "fp8", "--max_steps", "6", "--save_interval", "4"}));
   shop.text_rows(50, "more.jsonl");
   const Change kChanges[] = {
-      {{"--batch_size", "8"}, {"--batch_size x --gradient_accumulation_steps is 8 x 1, the checkpoint has 4 x 1", "place in the epoch"}},
+      {{"--batch_size", "8"},
+       {"--batch_size x --gradient_accumulation_steps is 8 x 1, the checkpoint has 4 x 1", "place in the epoch"}},
       {{"--fp8_scenario", "mxfp8"}, {"recipe is mxfp8, the checkpoint has default", "scaling state"}},
       {{"--mixed_precision", "bf16"}, {"recipe is none, the checkpoint has default"}},
       {{"--mixed_precision", "fp32"}, {"weights is f32, the checkpoint has bf16"}},
@@ -201,7 +212,8 @@ TEST(Resume, WhatIsRefusedAndWhy) {
       {{"--packing"}, {"--packing is true, the checkpoint has false"}},
       {{"--optim_state", "bf16"}, {"--optim_state is bf16, the checkpoint has fp32"}},
       {{"--weight_update", "stochastic"}, {"--weight_update is stochastic, the checkpoint has exact"}},
-      {{"--dataset_name", shop.path("more.jsonl").string()}, {"training rows is 45 rows", "the checkpoint has 36 rows"}},
+      {{"--dataset_name", shop.path("more.jsonl").string()},
+       {"training rows is 45 rows", "the checkpoint has 36 rows"}},
       {{"--model_name", shop.model("qwen2", "other").string()}, {"model is qwen2", "the checkpoint has llama"}},
       {{"--max_steps", "3"}, {"it is at step 6", "end this run at step 3"}},
   };
@@ -212,10 +224,12 @@ TEST(Resume, WhatIsRefusedAndWhy) {
     const Finished run = run_program("train_fp8", shop.args(flags));
     EXPECT_EQ(run.code, 1) << change.flags[0] << "\n" << run.err;
     ASSERT_EQ(run.errors().size(), 1u) << run.err;
-    for (const std::string& part : change.says) EXPECT_NE(run.errors()[0].find(part), std::string::npos) << part << " in\n" << run.errors()[0];
+    for (const std::string& part : change.says)
+      EXPECT_NE(run.errors()[0].find(part), std::string::npos) << part << " in\n" << run.errors()[0];
     EXPECT_EQ(files_below(shop.output()), before);
   }
-  const Finished other = run_program("train_multi_gpu", shop.args({"--mixed_precision", "fp8", "--max_steps", "6", "--resume"}));
+  const Finished other =
+      run_program("train_multi_gpu", shop.args({"--mixed_precision", "fp8", "--max_steps", "6", "--resume"}));
   EXPECT_EQ(other.code, 1) << other.err;
   EXPECT_TRUE(other.says("program is train_multi_gpu, the checkpoint has train_fp8")) << other.err;
 }
@@ -254,6 +268,25 @@ TEST(Resume, FolderThatIsNone) {
   EXPECT_NE(error(shop.path("model")).find("neither a checkpoint"), std::string::npos);
   fs::create_directories(shop.path("run/checkpoints"));
   EXPECT_NE(error(shop.path("run")).find("no undamaged checkpoint"), std::string::npos);
+}
+
+// A run that replaces another and is killed before it has saved anything: the other one's checkpoints are not taken for
+// its.
+TEST(Resume, AReplacedRunIsNotResumed) {
+  Workshop shop;
+  run_well("train_fp8", shop.args(saving_flags({})));
+  const Finished killed =
+      run_program("train_fp8", shop.args(saving_flags({"--overwrite", "--num_epochs", "1000"})),
+                  {.interrupt_when = [&] { return fs::exists(shop.output() / "checkpoints/step-4.superseded"); },
+                   .signal = SIGKILL});
+  EXPECT_EQ(killed.code, 128 + SIGKILL);
+  if (saved_steps(shop.output()).empty()) {
+    const Finished run = run_program("train_fp8", shop.args(saving_flags({"--resume"})));
+    EXPECT_EQ(run.code, 1) << run.err;
+    EXPECT_TRUE(run.says("no checkpoint in ") && run.says("it holds a finished run")) << run.err;
+  }
+  run_well("train_fp8", shop.args(saving_flags({"--overwrite"})));
+  EXPECT_FALSE(fs::exists(shop.output() / "checkpoints/step-8.superseded"));
 }
 
 // The checkpoints of a run that did not finish and those of another one would be taken for each other's.

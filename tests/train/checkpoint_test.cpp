@@ -1,5 +1,5 @@
-// A checkpoint of an engine and back: every byte that a step may change, in every recipe, from copies and straight from the
-// device, in shards, and beside a model that does not hold the weights exactly. And what does not fit is named.
+// A checkpoint of an engine and back: every byte that a step may change, in every recipe, from copies and straight from
+// the device, in shards, and beside a model that does not hold the weights exactly. And what does not fit is named.
 #include "train/checkpoint.h"
 
 #include <algorithm>
@@ -60,8 +60,9 @@ class CheckpointTest : public ::testing::Test {
   }
   CheckpointContent content(const Side& side) const {
     const EngineCounters counters = side.engine->counters();
-    nlohmann::ordered_json state = {{"step", counters.steps_done},
-                                    {"engine", {{"steps_done", counters.steps_done}, {"calibrated", counters.calibrated}}}};
+    nlohmann::ordered_json state = {
+        {"step", counters.steps_done},
+        {"engine", {{"steps_done", counters.steps_done}, {"calibrated", counters.calibrated}}}};
     return {&side.spec, &side.engine->params(), tensors_beside_model(*side.engine, side.spec), state};
   }
   void save(const Side& side, const fs::path& folder, std::size_t max_shard_bytes = std::size_t{5} << 30) {
@@ -126,7 +127,8 @@ TEST_F(CheckpointTest, WeightsAreInTheModelUnlessItsFilesRoundThem) {
     options.dtype = dtype;
     const Side side = open(options, stored);
     const std::vector<NamedTensor> tensors = tensors_beside_model(*side.engine, side.spec);
-    const auto weights = std::count_if(tensors.begin(), tensors.end(), [](const NamedTensor& t) { return t.name.starts_with("weight."); });
+    const auto weights = std::count_if(tensors.begin(), tensors.end(),
+                                       [](const NamedTensor& t) { return t.name.starts_with("weight."); });
     EXPECT_TRUE(weights == 0 || weights == static_cast<std::int64_t>(side.engine->params().table().params().size()));
     return weights > 0;
   };
@@ -158,8 +160,8 @@ std::string all_files(const fs::path& folder) {
   return text;
 }
 
-// Training goes on while the files are written: they hold the moment of save(). Without memory for copies it waits, says so
-// once, and writes the same.
+// Training goes on while the files are written: they hold the moment of save(). Without memory for copies it waits,
+// says so once, and writes the same.
 TEST_F(CheckpointTest, SaverWritesTheMomentItWasAskedFor) {
   Side side = open(all_options()[0]);
   std::vector<std::string> said;
@@ -180,7 +182,9 @@ TEST_F(CheckpointTest, SaverWritesTheMomentItWasAskedFor) {
   log::set_writer(nullptr);
   EXPECT_TRUE(files[0] == files[1]);
   EXPECT_FALSE(files[0].empty());
-  EXPECT_EQ(std::count_if(said.begin(), said.end(), [](const std::string& s) { return s.find("while training waits") != std::string::npos; }), 1);
+  EXPECT_EQ(std::count_if(said.begin(), said.end(),
+                          [](const std::string& s) { return s.find("while training waits") != std::string::npos; }),
+            1);
 }
 
 TEST_F(CheckpointTest, AFailedSaveIsCountedAndTheNextOneIsTried) {
@@ -209,13 +213,16 @@ TEST_F(CheckpointTest, WhatDoesNotFitIsNamed) {
   EngineOptions other;
   other.optimizer.state = OptimState::bf16;
   Side narrow = open(other);
-  EXPECT_NE(error_of(folder_, narrow).find("tensor optimizer.m.model.embed_tokens: f32 [32768] found, bf16 [32768] wanted"), std::string::npos)
+  EXPECT_NE(
+      error_of(folder_, narrow).find("tensor optimizer.m.model.embed_tokens: f32 [32768] found, bf16 [32768] wanted"),
+      std::string::npos)
       << error_of(folder_, narrow);
   Side fp8 = open(all_options()[0]);
   EXPECT_NE(error_of(folder_, fp8).find("tensor fp8.amax is missing"), std::string::npos) << error_of(folder_, fp8);
   fs::remove_all(folder_);
   save(fp8, folder_);
-  EXPECT_NE(error_of(folder_, side).find("tensor fp8.amax is none of this run's"), std::string::npos) << error_of(folder_, side);
+  EXPECT_NE(error_of(folder_, side).find("tensor fp8.amax is none of this run's"), std::string::npos)
+      << error_of(folder_, side);
 
   // Another format, with checksums that agree.
   const fs::path file = folder_ / "state/state.json";
@@ -232,9 +239,10 @@ TEST_F(CheckpointTest, WhatDoesNotFitIsNamed) {
 TEST_F(CheckpointTest, ChecksumsThatAreNoneAreNamed) {
   Side side = open({});
   save(side, folder_);
-  for (const char* text : {"", "{", "[]", "{}", R"({"files": []})", R"({"files": {"config.json": 1}})",
-                           R"({"files": {"config.json": {"bytes": -1, "crc32c": "0"}}})", R"({"files": {"config.json": {"bytes": 1}}})",
-                           R"({"files": {"nothing": {"bytes": 1, "crc32c": "00000000"}}})"}) {
+  for (const char* text :
+       {"", "{", "[]", "{}", R"({"files": []})", R"({"files": {"config.json": 1}})",
+        R"({"files": {"config.json": {"bytes": -1, "crc32c": "0"}}})", R"({"files": {"config.json": {"bytes": 1}}})",
+        R"({"files": {"nothing": {"bytes": 1, "crc32c": "00000000"}}})"}) {
     write_file_atomically(folder_ / "checksums.json", text);
     EXPECT_NE(error_of(folder_, side), "") << text;
   }

@@ -16,7 +16,9 @@ namespace fs = std::filesystem;
 
 class Snapshots : public ::testing::Test {
  protected:
-  ModelSnapshots open(ModelSnapshots::Earlier earlier, std::int64_t keep = 2) { return ModelSnapshots(temp_.path(), keep, earlier, write_); }
+  ModelSnapshots open(ModelSnapshots::Earlier earlier, std::int64_t keep = 2) {
+    return ModelSnapshots(temp_.path(), keep, earlier, write_);
+  }
   void leave(const std::string& folder) {
     fs::create_directories(temp_.path() / folder);
     std::ofstream(temp_.path() / folder / "model.safetensors") << "earlier";
@@ -92,7 +94,9 @@ TEST_F(Snapshots, AFailedWriteLeavesTheOldOne) {
 }
 
 TEST_F(Snapshots, AResumedRunGoesOnWithItsOwn) {
-  for (const char* folder : {"checkpoint_best", "checkpoints/step-5", "checkpoints/step-10", "checkpoints/step-15.superseded"}) leave(folder);
+  for (const char* folder :
+       {"checkpoint_best", "checkpoints/step-5", "checkpoints/step-10", "checkpoints/step-15.superseded"})
+    leave(folder);
   const auto at = [&](const char* name) { return temp_.path() / "checkpoints" / name; };
   ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
   snapshots.resume({at("step-5"), at("step-10")}, {at("step-15.superseded")}, 2.0);
@@ -105,14 +109,16 @@ TEST_F(Snapshots, AResumedRunGoesOnWithItsOwn) {
   text_ = "new";
   snapshots.save_step(12, write_);
   snapshots.save_step(12, write_);  // once more on the same step: it counts once
-  EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-10", "checkpoints/step-12"}));
+  EXPECT_EQ(folders(),
+            (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-10", "checkpoints/step-12"}));
   snapshots.offer_best(1.5);
   EXPECT_EQ(model_of("checkpoint_best"), "new");
 }
 
 TEST_F(Snapshots, StepFoldersAreOrderedByNumber) {
-  for (const char* folder : {"checkpoints/step-10", "checkpoints/step-9", "checkpoints/step-9.superseded", "checkpoints/step-", "checkpoints/mine",
-                             "checkpoints/step-1x", "checkpoints/.step-11.incomplete"})
+  for (const char* folder :
+       {"checkpoints/step-10", "checkpoints/step-9", "checkpoints/step-9.superseded", "checkpoints/step-",
+        "checkpoints/mine", "checkpoints/step-1x", "checkpoints/.step-11.incomplete"})
     leave(folder);
   const fs::path checkpoints = temp_.path() / "checkpoints";
   EXPECT_EQ(step_folders(checkpoints), (std::vector<fs::path>{checkpoints / "step-9", checkpoints / "step-10"}));
@@ -121,8 +127,8 @@ TEST_F(Snapshots, StepFoldersAreOrderedByNumber) {
 
 // What a process that was killed leaves behind, at each point where that can happen.
 TEST_F(Snapshots, RemainsAreClearedAndNothingElse) {
-  for (const char* folder : {".step-5.incomplete", ".step-6.removed", ".step-7.old", ".step-8.old", "step-8", ".mine.old", ".step-9.incomplete.keep",
-                             ".model.incomplete"})
+  for (const char* folder : {".step-5.incomplete", ".step-6.removed", ".step-7.old", ".step-8.old", "step-8",
+                             ".mine.old", ".step-9.incomplete.keep", ".model.incomplete"})
     leave(folder);
   clear_remains(temp_.path());
   EXPECT_EQ(folders(), (std::set<std::string>{"step-7", "step-8", ".mine.old", ".step-9.incomplete.keep"}));
