@@ -88,6 +88,7 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
       window_(std::make_unique<Window>()),
       epoch_(std::make_unique<Window>()) {
   started_ = now_seconds();
+  started_at_ = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   open();
   print_header();
 }
@@ -178,6 +179,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   nlohmann::ordered_json json;
   json["state"] = state;
   json["program"] = program_rules(config_.program).name;
+  json["started"] = started_at_;
   json["versions"] = {{"llm-fp8", LLMFP8_VERSION}, {"matmul", backend_->capabilities().matmul}};
   // Asked only where the module is open already.
   if (inputs_.dataset->files().front().extension() == ".parquet") json["versions"]["parquet"] = parquet_support().detail;
