@@ -49,3 +49,22 @@ function(llmfp8_test name)
   add_test(NAME ${name} COMMAND test_${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 1200)
 endfunction()
+
+# llmfp8_embed_text(out.cpp HEADER report/html/texts.h TEXTS kPage=page.html …)  ->  a .cpp in the build folder that
+# defines each name as a std::string_view of its file, made again when a file changes. HEADER includes <string_view>.
+function(llmfp8_embed_text output)
+  cmake_parse_arguments(ARG "" "HEADER" "TEXTS" ${ARGN})
+  set(texts "")
+  set(files "")
+  foreach(text IN LISTS ARG_TEXTS)
+    string(REGEX MATCH "^([^=]+)=(.*)$" matched "${text}")
+    get_filename_component(file ${CMAKE_MATCH_2} ABSOLUTE)
+    list(APPEND texts "${CMAKE_MATCH_1}=${file}")
+    list(APPEND files ${file})
+  endforeach()
+  string(REPLACE ";" "|" texts "${texts}")
+  add_custom_command(OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/${output}
+    COMMAND ${CMAKE_COMMAND} -DOUTPUT=${CMAKE_CURRENT_BINARY_DIR}/${output} -DHEADER=${ARG_HEADER} "-DTEXTS=${texts}"
+      -P ${CMAKE_SOURCE_DIR}/cmake/embed_text.cmake
+    DEPENDS ${files} ${CMAKE_SOURCE_DIR}/cmake/embed_text.cmake VERBATIM)
+endfunction()

@@ -61,8 +61,9 @@ for module in "${modules[@]}"; do
 done
 for file in "${programs[@]/#/$build/bin/}" "${modules[@]/#/$build/lib/}"; do add_needed "$file"; done
 cp LICENSE README.md "$out/"
-# A header-only library is inside the programs.
+# A header-only library is inside the programs, and so is the one that draws a report's curves.
 cp -L /usr/share/doc/nlohmann-json3-dev/copyright "$out/licenses/nlohmann-json3-dev.txt"
+cp -L /usr/share/doc/libjs-dygraphs/copyright "$out/licenses/libjs-dygraphs.txt"
 # dpkg knows common licences by reference only.
 for license in $(grep -rhoE '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$out/licenses" | sort -u); do
   [[ -f $license ]] && cp -L "$license" "$out/licenses/common-$(basename "$license").txt"

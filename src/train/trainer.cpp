@@ -72,6 +72,7 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
       resume_(choose_resume_point(config.resume, config.output_dir)),
       folder_(config.output_dir, config.overwrite || continues_metrics() ? RunFolder::Finished::allow : RunFolder::Finished::refuse) {
   started_ = now_seconds();
+  started_at_ = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   open();
   print_header();
 }
@@ -171,6 +172,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   nlohmann::ordered_json json;
   json["state"] = state;
   json["program"] = program_rules(config_.program).name;
+  json["started"] = started_at_;
   json["versions"] = {{"llm-fp8", LLMFP8_VERSION}, {"matmul", backend_->capabilities().matmul}};
   // Asked only where the module is open already.
   if (inputs_.dataset->files().front().extension() == ".parquet") json["versions"]["parquet"] = parquet_support().detail;

@@ -113,6 +113,7 @@ class Trainer {
   std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
   double started_ = 0;               // seconds, steady clock
+  double started_at_ = 0;            // seconds since 1970
   double train_seconds_ = 0;         // in steps alone
   std::int64_t train_tokens_ = 0;
   std::int64_t train_supervised_ = 0;

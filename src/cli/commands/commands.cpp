@@ -25,6 +25,8 @@ constexpr Command kCommands[] = {
     {"eval", "accuracy of a model's final answers to math problems", run_eval},
     {"compare", "the paired difference between two files of answers", run_compare},
     {"parity", "forward, backward and steps on a given batch, to compare with PyTorch", run_parity},
+    {"report", "one HTML page of a run, or of several side by side", run_report},
+    {"runs", "the runs in a folder, as a table", run_runs},
     {"bench", "how fast a model of a given shape trains here", run_bench},
     {"doctor", "what this machine and build can do", run_doctor},
 };

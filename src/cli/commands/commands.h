@@ -20,5 +20,7 @@ int run_info(CommandArgs args);
 int run_bench(CommandArgs args);
 int run_doctor(CommandArgs args);
 int run_parity(CommandArgs args);
+int run_report(CommandArgs args);
+int run_runs(CommandArgs args);
 
 }  // namespace llmfp8

@@ -105,6 +105,10 @@ void FlagSet::positional(std::string name, std::string* value, std::string help)
   positionals_.push_back({std::move(name), std::move(help), value});
 }
 
+void FlagSet::positionals(std::string name, std::vector<std::string>* values, std::string help, Presence presence) {
+  rest_ = {std::move(name), std::move(help), values, presence};
+}
+
 FlagSet::Flag* FlagSet::find(std::string_view name) {
   const auto it = std::find_if(flags_.begin(), flags_.end(), [&](const Flag& flag) { return flag.name == name; });
   return it == flags_.end() ? nullptr : &*it;
@@ -160,12 +164,19 @@ bool FlagSet::parse(std::span<const std::string> args) {
       read_flag(args, i);
       continue;
     }
+    if (given == positionals_.size() && rest_.values != nullptr) {
+      rest_.values->push_back(args[i]);
+      continue;
+    }
     if (given == positionals_.size())
       fail_usage("{}: unexpected argument {} (a flag begins with --)", command_, args[i]);
     *positionals_[given++].value = args[i];
   }
   if (given < positionals_.size()) {
     fail_usage("{}: {} is missing: {}", command_, positionals_[given].name, positionals_[given].help);
+  }
+  if (rest_.values != nullptr && rest_.presence == Presence::required && rest_.values->empty()) {
+    fail_usage("{}: {} is missing: {}", command_, rest_.name, rest_.help);
   }
   for (const Flag& flag : flags_) {
     if (flag.presence == Presence::required && !flag.is_set)
@@ -177,6 +188,7 @@ bool FlagSet::parse(std::span<const std::string> args) {
 std::string FlagSet::help_text() const {
   std::string out = fmt::format("{}: {}\n\nusage: {} {}\n\n", typed(), summary_, typed(), usage_);
   for (const Positional& p : positionals_) out += laid_out("  " + p.name, p.help);
+  if (rest_.values != nullptr) out += laid_out("  " + rest_.name + "…", rest_.help);
   for (const Flag& flag : flags_) {
     std::string remarks;
     if (flag.presence == Presence::required) {

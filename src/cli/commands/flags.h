@@ -38,6 +38,8 @@ class FlagSet {
   void on_off(std::string name, bool* value, std::string help);
   // An argument that is no flag, in the order of declaration.
   void positional(std::string name, std::string* value, std::string help);
+  // Every further argument that is no flag; declared after the positionals. required: at least one.
+  void positionals(std::string name, std::vector<std::string>* values, std::string help, Presence presence);
 
   // True: go on. False: --help was there and has been printed on standard output.
   // Throws a usage Error: unknown flag (did you mean), value missing or not as wanted, missing or superfluous argument.
@@ -56,7 +58,12 @@ class FlagSet {
   };
   struct Positional {
     std::string name, help;
-    std::string* value;
+    std::string* value = nullptr;
+  };
+  struct Rest {
+    std::string name, help;
+    std::vector<std::string>* values = nullptr;  // null: none are taken
+    Presence presence = Presence::optional;
   };
   Flag* find(std::string_view name);
   std::string typed() const { return program_.empty() ? command_ : program_ + " " + command_; }
@@ -66,6 +73,7 @@ class FlagSet {
   std::string command_, summary_, usage_, program_;
   std::vector<Flag> flags_;
   std::vector<Positional> positionals_;
+  Rest rest_;
 };
 
 }  // namespace llmfp8

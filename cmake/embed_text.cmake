@@ -1,0 +1,16 @@
+# Writes a .cpp that holds texts as string constants. Run as a script by llmfp8_embed_text (llmfp8.cmake):
+#   cmake -DOUTPUT=x.cpp -DHEADER=report/x.h "-DTEXTS=kA=file|kB=file" -P embed_text.cmake
+set(content "// Made by cmake/embed_text.cmake.\n#include \"${HEADER}\"\n\nnamespace llmfp8 {\n")
+string(REPLACE "|" ";" texts "${TEXTS}")
+foreach(text IN LISTS texts)
+  string(REGEX MATCH "^([^=]+)=(.*)$" matched "${text}")
+  set(symbol ${CMAKE_MATCH_1})
+  file(READ "${CMAKE_MATCH_2}" body)
+  string(FIND "${body}" ")embedded\"" closing)
+  if(NOT closing EQUAL -1)
+    message(FATAL_ERROR "${CMAKE_MATCH_2}: holds )embedded\", which ends the string that it would be embedded in")
+  endif()
+  string(APPEND content "extern const std::string_view ${symbol};\nconst std::string_view ${symbol} = R\"embedded(")
+  string(APPEND content "${body}" ")embedded\";\n")
+endforeach()
+file(WRITE "${OUTPUT}" "${content}\n}  // namespace llmfp8\n")

@@ -1,0 +1,87 @@
+// The curves as the page's scripts want them: thinned, as columns, numbers with six digits.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "report/comparison.h"
+#include "report/html/html_text.h"
+#include "report/html/page.h"
+
+namespace llmfp8 {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// A point takes some 30 bytes of the page, so that all together stay below a megabyte.
+constexpr std::size_t kPointsOfPage = 30000;
+constexpr std::size_t kMostPoints = 1500;  // of one curve: more than a screen has columns
+constexpr std::size_t kLeastPoints = 60;
+
+// Six significant digits: a curve shows no more, and the page is half the size.
+Json number(double value) {
+  if (!std::isfinite(value)) return nullptr;
+  return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr);
+}
+
+Json count(double value) {
+  if (!std::isfinite(value)) return nullptr;
+  return static_cast<std::int64_t>(std::llround(value));
+}
+
+Json columns(const SeriesPoints& all, std::size_t max_points) {
+  Json step = Json::array(), seconds = Json::array(), tokens = Json::array(), value = Json::array();
+  const SeriesPoints points = thinned(all, max_points);
+  const bool has_tokens = std::all_of(points.begin(), points.end(), [](const SeriesPoint& p) { return std::isfinite(p.tokens); });
+  for (const SeriesPoint& point : points) {
+    step.push_back(count(point.step));
+    seconds.push_back(number(std::round(point.seconds * 1000.0) / 1000.0));
+    if (has_tokens) tokens.push_back(count(point.tokens));
+    value.push_back(number(point.value));
+  }
+  Json result = {{"step", std::move(step)}, {"seconds", std::move(seconds)}};
+  if (has_tokens) result["tokens"] = std::move(tokens);
+  result["value"] = std::move(value);
+  result["logged"] = all.size();
+  return result;
+}
+
+std::size_t curves_of(const RunRecord& run) { return run.series.size() + run.fp8_amax.size() + run.fp8_saturation.size(); }
+
+}  // namespace
+
+Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
+  std::size_t curves = 1;
+  for (const RunRecord& run : runs) curves += curves_of(run);
+  const std::size_t max_points = std::clamp(kPointsOfPage / curves, kLeastPoints, kMostPoints);
+
+  Json data = {{"baseline", baseline}, {"charts", Json::array()}, {"runs", Json::array()}};
+  for (const SeriesSpec& spec : kSeriesSpecs) {
+    const bool is_logged = std::any_of(runs.begin(), runs.end(), [&](const RunRecord& run) { return run.find(spec.id) != nullptr; });
+    if (is_logged) data["charts"].push_back({{"id", spec.id}, {"title", spec.title}, {"unit", spec.unit}});
+  }
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    Json series = Json::object();
+    for (const auto& [id, points] : runs[r].series) series[id] = columns(points, max_points);
+    // A chart for each run and quantity, with a line for each layer.
+    const auto add_layers = [&](const auto& layers, const char* id, const char* title) {
+      if (layers.empty()) return;
+      const std::string chart = fmt::format("{}-{}", id, r);
+      Json lines = Json::array();
+      for (const auto& [site, points] : layers) {
+        const std::string key = fmt::format("{}/{}", id, site);
+        series[key] = columns(points, max_points);
+        lines.push_back({{"key", key}, {"label", site}});
+      }
+      data["charts"].push_back({{"id", chart}, {"title", fmt::format("{}, {}", title, runs[r].name)}, {"unit", ""}, {"run", r}, {"lines", lines}});
+    };
+    add_layers(runs[r].fp8_amax, "fp8_amax", "FP8 amax");
+    add_layers(runs[r].fp8_saturation, "fp8_saturation", "FP8 saturation");
+    data["runs"].push_back({{"name", runs[r].name}, {"precision", runs[r].precision}, {"series", std::move(series)}});
+  }
+  return data;
+}
+
+}  // namespace llmfp8

@@ -1,0 +1,147 @@
+// A run's folder read back: whole, cut off, broken, resumed.
+#include "report/run_record.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "report/run_folders.h"
+#include "support/golden.h"
+
+namespace llmfp8 {
+namespace {
+
+using testing::FakeRun;
+
+std::string error_of(const std::filesystem::path& folder) {
+  try {
+    read_run(folder);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(RunRecord, TellsWhatTheFolderHolds) {
+  const testing::TempDir dir;
+  const RunRecord run = read_run(FakeRun{.precision = "fp8 (default)", .steps = 50}.write(dir.path() / "first") / "");
+  EXPECT_EQ(run.name, "first");
+  EXPECT_EQ(run.state, "finished");
+  EXPECT_EQ(run.model, "tiny");
+  EXPECT_EQ(run.precision, "fp8 (default)");
+  EXPECT_EQ(run.steps_done, 50);
+  EXPECT_DOUBLE_EQ(run.started, 1700000000.0);
+  EXPECT_DOUBLE_EQ(run.memory_bytes, 100e6);
+  EXPECT_DOUBLE_EQ(run.tokens_per_second, 1000);
+  EXPECT_DOUBLE_EQ(run.stability.at("loss").at("mean"), 1.25);
+  EXPECT_TRUE(std::isnan(run.stability.at("loss").at("normality_p_value")));
+  ASSERT_NE(run.find("loss"), nullptr);
+  ASSERT_EQ(run.find("loss")->size(), 50u);
+  EXPECT_DOUBLE_EQ(run.find("loss")->front().value, 5.0 / 1.05);
+  EXPECT_DOUBLE_EQ(run.find("loss")->back().seconds, 49);
+  // 500 ms at 1000 tokens/s: 500 tokens a step.
+  EXPECT_DOUBLE_EQ(run.find("loss")->back().tokens, 25000);
+  EXPECT_DOUBLE_EQ(run.last("eval_loss"), 2.0);
+  EXPECT_EQ(run.find("accuracy"), nullptr);
+  EXPECT_TRUE(run.fp8_amax.empty());
+  EXPECT_TRUE(run.left_out.empty());
+  EXPECT_EQ(run.flag("batch_size"), "8");
+  EXPECT_EQ(run.flag("no_such"), "");
+}
+
+TEST(RunRecord, BothStylesOfNamesGiveTheSameCurves) {
+  const testing::TempDir dir;
+  FakeRun{}.write(dir.path());
+  std::ofstream(dir.path() / "metrics.jsonl")
+      << R"({"step": 10, "time": 1.0, "train/loss": 1.5, "train/gpu_memory_gb": 2.5, "train/tokens_per_second": 7.0})" << "\n"
+      << R"({"step": 10, "time": 2.0, "eval/loss": 1.75, "eval/accuracy": 0.5})" << "\n";
+  const RunRecord run = read_run(dir.path());
+  EXPECT_DOUBLE_EQ(run.last("loss"), 1.5);
+  EXPECT_DOUBLE_EQ(run.last("memory"), 2500);
+  EXPECT_DOUBLE_EQ(run.last("eval_loss"), 1.75);
+  EXPECT_DOUBLE_EQ(run.last("accuracy"), 0.5);
+  EXPECT_TRUE(std::isnan(run.find("loss")->front().tokens));  // no time per step: tokens cannot be told
+}
+
+TEST(RunRecord, LayersAreKeptWhereARunLogsThem) {
+  const testing::TempDir dir;
+  FakeRun{}.write(dir.path());
+  testing::append_to(dir.path() / "metrics.jsonl", R"({"step": 100, "time": 9, "fp8/amax/layer 0 qkv": 3.5, "fp8/saturation/layer 0 qkv": 0.25})" "\n");
+  const RunRecord run = read_run(dir.path());
+  ASSERT_EQ(run.fp8_amax.count("layer 0 qkv"), 1u);
+  EXPECT_DOUBLE_EQ(run.fp8_amax.at("layer 0 qkv").front().value, 3.5);
+  EXPECT_DOUBLE_EQ(run.fp8_saturation.at("layer 0 qkv").front().value, 0.25);
+}
+
+TEST(RunRecord, ACutOffLastLineIsLeftOutAndSaid) {
+  const testing::TempDir dir;
+  FakeRun{.steps = 20}.write(dir.path());
+  std::filesystem::remove(dir.path() / "summary.json");
+  testing::append_to(dir.path() / "metrics.jsonl", R"({"step": 21, "time": 17000000)");
+  const RunRecord run = read_run(dir.path());
+  EXPECT_EQ(run.find("loss")->size(), 20u);
+  ASSERT_EQ(run.left_out.size(), 1u);
+  EXPECT_EQ(run.left_out[0], "metrics.jsonl: the last line (line 23) is cut off");
+  EXPECT_DOUBLE_EQ(run.tokens_per_second, 1000);  // of the records, without a summary
+}
+
+TEST(RunRecord, NumbersThatAreNotFiniteBreakTheCurve) {
+  const testing::TempDir dir;
+  FakeRun{.steps = 2}.write(dir.path());
+  testing::append_to(dir.path() / "metrics.jsonl", R"({"step": 3, "time": 3, "Train/Loss": "NaN", "Train/GradNorm": "Infinity"})" "\n");
+  const RunRecord run = read_run(dir.path());
+  ASSERT_EQ(run.find("loss")->size(), 3u);
+  EXPECT_TRUE(std::isnan(run.find("loss")->back().value));
+  EXPECT_DOUBLE_EQ(run.last("loss"), 5.0 / 1.1);
+}
+
+TEST(RunRecord, AResumedRunReplacesTheStepsThatWereLost) {
+  const testing::TempDir dir;
+  FakeRun{.steps = 10}.write(dir.path());
+  testing::append_to(dir.path() / "metrics.jsonl",
+                     R"({"step": 6, "time": 1700000100, "Train/Loss": 9.0, "Train/TimePerStep_ms": 500.0, "Train/TokensPerSecond": 1000})" "\n");
+  const RunRecord run = read_run(dir.path());
+  ASSERT_EQ(run.find("loss")->size(), 6u);
+  EXPECT_DOUBLE_EQ(run.find("loss")->back().value, 9.0);
+  EXPECT_DOUBLE_EQ(run.find("loss")->back().tokens, 3000);
+}
+
+TEST(RunRecord, RefusesWhatIsNoRunInOneLine) {
+  const testing::TempDir dir;
+  const std::filesystem::path run = dir.path() / "run";
+  EXPECT_EQ(error_of(run), run.string() + ": no such folder, wanted the --output_dir of a run");
+  std::filesystem::create_directories(run);
+  EXPECT_EQ(error_of(run), run.string() + ": no run.json in it, wanted the --output_dir of a run");
+  std::ofstream(run / "run.json") << "{\"state\": ";
+  EXPECT_EQ(error_of(run), (run / "run.json").string() + ": not a JSON object");
+  std::ofstream(run / "run.json") << "[]";
+  EXPECT_EQ(error_of(run), (run / "run.json").string() + ": not a JSON object");
+  EXPECT_EQ(error_of(run / "run.json"), (run / "run.json").string() + ": a file, wanted the --output_dir of a run");
+  FakeRun{}.write(run);
+  std::ofstream(run / "metrics.jsonl") << "\x7f" "ELF\n\n";
+  EXPECT_EQ(error_of(run), (run / "metrics.jsonl").string() + ": not one line is a record of a run");
+  FakeRun{}.write(run);
+  std::ofstream(run / "summary.json") << "nope";
+  EXPECT_EQ(error_of(run), (run / "summary.json").string() + ": not a JSON object");
+}
+
+TEST(RunRecord, TakesWrongTypesForUnknown) {
+  const testing::TempDir dir;
+  std::ofstream(dir.path() / "run.json")
+      << R"({"state": 3, "steps": [1], "flags": {"a": [1, 2], "b": null}, "memory_bytes": {"x": "y"}, "notes": {}, "recipe_that_ran": 7, "rows": {"train": -5}})";
+  const RunRecord run = read_run(dir.path());
+  EXPECT_EQ(run.state, "3");
+  EXPECT_EQ(run.flag("a"), "[1,2]");
+  EXPECT_TRUE(std::isnan(run.memory_bytes));
+  EXPECT_EQ(run.steps_done, 0);
+  ASSERT_EQ(run.left_out.size(), 1u);  // no metrics.jsonl
+}
+
+TEST(RunRecord, DeepNestingDoesNotEndTheProgram) {
+  const testing::TempDir dir;
+  const int depth = 200000;
+  std::ofstream(dir.path() / "run.json") << "{\"flags\": {\"a\": " << std::string(depth, '[') << std::string(depth, ']') << "}}";
+  EXPECT_LT(read_run(dir.path()).flag("a").size(), 100u);
+}
+
+}  // namespace
+}  // namespace llmfp8
