@@ -1,5 +1,5 @@
-# Writes OUT, a header with a digest of HEADERS (their names and texts) and of COMPILER: the declarations that a program and a
-# module share. Run by the build whenever one of them has changed; a digest that stays leaves the file alone.
+# Writes OUT, a header with a digest of HEADERS (their names and texts) and of COMPILER: the declarations that a program
+# and a module share. Run by the build whenever one of them has changed; a digest that stays leaves the file alone.
 set(all "${COMPILER}")
 foreach(header IN LISTS HEADERS)
   file(SHA256 ${header} digest)

@@ -1,4 +1,5 @@
-// Where the modules lie: libraries of our own, libllmfp8_*.so, which a program opens on first use. Called by whoever opens one.
+// Where the modules lie: libraries of our own, libllmfp8_*.so, which a program opens on first use. Called by
+// whoever opens one.
 #pragma once
 
 #include <filesystem>
@@ -11,8 +12,8 @@ namespace llmfp8 {
 // The folder of the running program.
 std::filesystem::path program_folder();
 
-// LLMFP8_LIB_DIR alone where it is set; else lib/ beside the program's folder (bin/ and lib/ of a build or a bundle), lib/
-// in it, and the folder itself.
+// LLMFP8_LIB_DIR alone where it is set; else lib/ beside the program's folder (bin/ and lib/ of a build or a bundle),
+// lib/ in it, and the folder itself.
 std::vector<std::filesystem::path> module_folders();
 
 // The first file of that name; empty where there is none.

@@ -1,5 +1,5 @@
-// Programs of a build with CUDA on a machine that lacks some of it: they start, use the CPU or end with one line, and take no
-// module of another build. Runs with and without a GPU; a build without CUDA has nothing to open.
+// Programs of a build with CUDA on a machine that lacks some of it: they start, use the CPU or end with one line, and
+// take no module of another build. Runs with and without a GPU; a build without CUDA has nothing to open.
 #include <cstdio>
 #include <regex>
 #include <sstream>

@@ -1,6 +1,6 @@
 // What libllmfp8_cuda.so gives the program that opens it (open_module.cpp): which build it is of, and its backend.
-// Implemented by cuda_module.cpp. Objects with virtual functions and exceptions cross this boundary, so both sides must have
-// been compiled from the same declarations: LLMFP8_INTERFACE_ID is a digest of them (cmake/interface_id.cmake).
+// Implemented by cuda_module.cpp. Objects with virtual functions and exceptions cross this boundary, so both sides must
+// have been compiled from the same declarations: LLMFP8_INTERFACE_ID is a digest of them (cmake/interface_id.cmake).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Finds and opens NVIDIA's libraries, so that a user of PyPI's wheels needs no LD_LIBRARY_PATH. Called by open_module.cpp.
+// Finds and opens NVIDIA's libraries, so that a user of PyPI's wheels needs no LD_LIBRARY_PATH. Called by
+// open_module.cpp.
 #pragma once
 
 #include <filesystem>
@@ -21,8 +22,9 @@ struct NvidiaPlaces {
 
 NvidiaPlaces nvidia_places(const std::filesystem::path& program_folder, const Environment& environment);
 
-// The file that was opened, for this process and for good; empty: problem says what was wrong, and where it was looked for.
-// name: as in libcublasLt.so.13. What the module, or one of these libraries, asks for by that name later is this file.
+// The file that was opened, for this process and for good; empty: problem says what was wrong, and where it was looked
+// for. name: as in libcublasLt.so.13. What the module, or one of these libraries, asks for by that name later is
+// this file.
 struct NvidiaLibrary {
   std::string file;
   std::string problem;

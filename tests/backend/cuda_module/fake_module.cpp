@@ -1,4 +1,5 @@
-// A libllmfp8_cuda.so without CUDA: of another build, or with a word to say. LLMFP8_FAKE chooses; cuda_module_test.cpp knows.
+// A libllmfp8_cuda.so without CUDA: of another build, or with a word to say. LLMFP8_FAKE chooses; see
+// cuda_module_test.cpp.
 #include <cstdlib>
 #include <string>
 
