@@ -86,7 +86,7 @@ recipes() {
   train "$out/recipe_bf16" "$steps" --mixed_precision bf16 --eval_interval 0 --log_interval 1 --quiet
   for recipe in default hybrid mxfp8 current; do
     step "$recipe, $steps steps"
-    train "$out/recipe_$recipe" "$steps" --mixed_precision fp8 --fp8_scenario "$recipe" --eval_interval 0 --log_interval 1 --quiet
+    train "$out/recipe_$recipe" "$steps" --mixed_precision fp8 --fp8_scenario "$recipe" --fp8_strict --fp8_emulate --eval_interval 0 --log_interval 1 --quiet
   done
   step "mean loss of the last 10 steps"
   .venv/bin/python - "$out" default hybrid mxfp8 current <<'PY'

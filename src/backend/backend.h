@@ -14,6 +14,7 @@ namespace llmfp8 {
 struct FormatSupport {
   bool available = false;
   std::string reason;     // empty where available and native; "emulated exactly" on the CPU
+  bool can_emulate = false;  // where it is not available: Ops still runs it, on bf16 images of the codes, slowly
 };
 
 struct Capabilities {

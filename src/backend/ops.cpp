@@ -472,7 +472,7 @@ void Ops::adamw(const AdamwArgs& args) {
 void Ops::quantize_weight(const Tensor& weight, const QTensor& out, const StepScalars* scalars) {
   check_activation("quantize_weight", "weight", weight, weight.rows(), weight.cols());
   check_quantized("quantize_weight", out, weight.rows(), weight.cols());
-  const Observed observed(observed_, info_of("quantize_weight", weight));
+  const Observed observed(observed_, info_of("quantize_weight", weight), {nullptr, &out});
   do_quantize_weight(weight, out, scalars);
 }
 

@@ -231,6 +231,12 @@ void declare_training(Declarations& d) {
   d.whole("num_epochs", &RunConfig::num_epochs, {.fallback = 3, .least = 1}, "passes over the training rows");
   d.whole("max_steps", &RunConfig::max_steps, {.zero = "no limit"}, "stop after N optimizer steps");
   d.whole("eval_interval", &RunConfig::eval_interval, {.fallback = 1, .zero = "never"}, "evaluate every N epochs");
+  d.whole("eval_interval_steps", &RunConfig::eval_interval_steps, {.zero = "off"}, "evaluate every N optimizer steps too");
+  d.whole("eval_answers", &RunConfig::eval_answers, {.most = kLongest, .zero = "off"},
+          "with each evaluation and before the first step, write solutions to N held-out problems and log how many final "
+          "answers are right");
+  d.whole("eval_answer_tokens", &RunConfig::eval_answer_tokens, {.fallback = 256, .least = 1, .most = kLongest},
+          "longest solution of --eval_answers");
   d.whole("eval_max_rows", &RunConfig::eval_max_rows, {.zero = "all"}, "evaluate the first N held-out rows");
   d.whole("seed", &RunConfig::seed, {.fallback = 42},
           "order and stochastic rounding; the held-out split is always seed 42");
@@ -286,10 +292,14 @@ void declare_precision(Declarations& d) {
       "FP8 recipe. default: delayed scaling, attention projections E4M3/E5M2, MLP E4M3; hybrid: delayed, E4M3/E5M2; "
       "mxfp8: a scale per 32 values; current: just-in-time scaling");
   d.on_off("fp8_strict", &RunConfig::fp8_strict, "refuse to run where a recipe would fall back to another");
+  d.on_off("fp8_emulate", &RunConfig::fp8_emulate,
+           "run mxfp8 where the GPU lacks it: exactly, on bf16 images of its codes, slower than bf16");
   d.on_off("fp8_lm_head", &RunConfig::fp8_lm_head, "the language-model head in FP8 too");
   d.choice<Fp8Start>("fp8_start", &RunConfig::fp8_start, Fp8Start::calibrate,
                      {{"calibrate", Fp8Start::calibrate}, {"te", Fp8Start::te}},
                      "first scales of delayed scaling: one calibration micro-batch, or 1 as Transformer Engine");
+  d.whole("health_interval", &RunConfig::health_interval, {.fallback = 100, .zero = "off"},
+          "every N steps: the share of weights that the step changed, FP8 codes at zero and at the largest value (health.jsonl)");
   d.whole("shadow_check_interval", &RunConfig::shadow_check_interval, {.zero = "off"},
           "compare FP8 with bf16 every N steps")
       .not_built_yet = "--shadow_check_interval is not built yet";
@@ -345,8 +355,8 @@ void declare_output(Declarations& d, bool multi) {
   d.text("wandb_run_name", "NAME", &RunConfig::wandb_run_name, "",
          multi ? "name of the run; without it, {model}-{sharding}" : "name of the run");
   d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings and errors stay");
-  d.on_off("dry_run", &RunConfig::dry_run, "check everything and print the memory plan, then stop").not_built_yet =
-      "--dry_run is not built yet";
+  d.on_off("dry_run", &RunConfig::dry_run,
+           "check model, data, disk and memory, measure a step, tell how long the run would take, then stop");
   d.on_off("debug_mode", &RunConfig::debug_mode,
            "a step that is not finite is run again, and the first operation that wrote a NaN or infinity is named");
   d.on_off("profile_memory", &RunConfig::profile_memory, "memory use per component over time").not_built_yet =

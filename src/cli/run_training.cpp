@@ -85,7 +85,7 @@ int run(Program program, int argc, const char* const* argv) {
   install_interrupt_handlers();  // before there is a folder that a signal could leave behind
   try {
     Trainer trainer(command.config, flags_to_json(command.config), console);
-    add_sinks(trainer, command.config, console);
+    if (!command.config.dry_run) add_sinks(trainer, command.config, console);
     trainer.run();
   } catch (const Interrupted&) {
     console.finish();

@@ -46,6 +46,10 @@ struct RunConfig {
   std::int64_t num_epochs = 0;
   std::int64_t max_steps = 0;             // 0: no limit
   std::int64_t eval_interval = 0;         // epochs; 0: never
+  std::int64_t eval_interval_steps = 0;
+  std::int64_t health_interval = 100;
+  std::int64_t eval_answers = 0;
+  std::int64_t eval_answer_tokens = 256;
   std::int64_t eval_max_rows = 0;         // 0: all held-out rows
   std::int64_t seed = 0;
 
@@ -67,6 +71,7 @@ struct RunConfig {
   bool use_te = false;
   Fp8Scenario fp8_scenario = Fp8Scenario::default_;
   bool fp8_strict = false;
+  bool fp8_emulate = false;
   bool fp8_lm_head = false;
   Fp8Start fp8_start = Fp8Start::calibrate;
   std::int64_t shadow_check_interval = 0;  // steps; 0: off

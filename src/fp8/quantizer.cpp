@@ -32,9 +32,9 @@ QTensor make_qtensor(const QuantSpec& spec, DType high_precision, Shape shape, U
 
 QTensor Quantizer::create(Shape shape, DType high_precision, Usages usages, const AllocateTensor& allocate) const {
   QTensor q = make_qtensor(spec_, high_precision, shape, usages, allocate);
+  if (q.quantized()) q.amax = history_->amax(slot_);
   if (q.scaling == Scaling::tensor) {
     q.scale = history_->scale(slot_);
-    q.amax = history_->amax(slot_);
     q.rowwise_scale_inv = q.columnwise_scale_inv = history_->scale_inv(slot_);
     q.just_in_time = calibrating_ || spec_.policy == ScalePolicy::current;
   }

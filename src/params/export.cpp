@@ -151,6 +151,14 @@ ExportSpec ExportSpec::of(const WeightSource& source, const WeightTable& table) 
   return spec;
 }
 
+std::size_t ExportSpec::bytes(const WeightTable& table) const {
+  std::size_t total = std::size_t{64} << 20;  // headers, and whoever else writes there
+  for (const ShardPlan& shard : plan_shards(*this, table))
+    for (const Piece& piece : shard.pieces) total += piece.bytes();
+  for (const auto& [file, content] : files) total += content.size();
+  return total;
+}
+
 void export_model(const ExportSpec& spec, const LocalParamStore& store, Backend& backend, Stream& stream, const fs::path& folder) {
   const std::vector<ShardPlan> shards = plan_shards(spec, store.table());
   const fs::path temporary = folder / ".model.incomplete";
@@ -158,10 +166,7 @@ void export_model(const ExportSpec& spec, const LocalParamStore& store, Backend&
   fs::remove_all(temporary, ignored);
   fs::create_directories(temporary, error);
   CHECK(!error, "{}: the model cannot be written there: {}", folder.string(), error.message());
-  std::size_t total = 0;
-  for (const ShardPlan& shard : shards)
-    for (const Piece& piece : shard.pieces) total += piece.bytes();
-  check_space(folder, total + (std::size_t{64} << 20));
+  check_space(folder, spec.bytes(store.table()));
 
   try {
     std::size_t k = 0;

@@ -23,6 +23,8 @@ struct ExportSpec {
   std::size_t max_shard_bytes = std::size_t{5} << 30;
 
   static ExportSpec of(const WeightSource& source, const WeightTable& table);
+  // What an export takes on disk.
+  std::size_t bytes(const WeightTable& table) const;
 };
 
 // Writes the model's files into `folder`; the values are those that the model computes with (an exact-update remainder

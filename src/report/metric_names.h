@@ -28,6 +28,7 @@ struct MetricNames {
   std::string_view eval_loss;
   std::string_view eval_perplexity;
   std::string_view eval_tokens;
+  std::string_view eval_accuracy;  // 0 … 1, of final answers (--eval_answers)
   std::string_view eval_epoch;
   std::string_view eval_step;
 
@@ -54,6 +55,7 @@ inline constexpr MetricNames kTrainFp8Names = {
     .eval_loss = "Eval/Loss",
     .eval_perplexity = "Eval/Perplexity",
     .eval_tokens = "Eval/Tokens",
+    .eval_accuracy = "Eval/Accuracy",
     .eval_epoch = "",
     .eval_step = "",
     .stability_loss = "stability/loss",
@@ -79,6 +81,7 @@ inline constexpr MetricNames kTrainMultiGpuNames = {
     .eval_loss = "eval/loss",
     .eval_perplexity = "eval/perplexity",
     .eval_tokens = "eval/tokens",
+    .eval_accuracy = "eval/accuracy",
     .eval_epoch = "eval/epoch",
     .eval_step = "eval/step",
     .stability_loss = "",

@@ -61,10 +61,16 @@ std::filesystem::path part_of(const std::filesystem::path& path) { return path.s
 std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::int64_t count) {
   CHECK(count >= 1, "{} problems asked for, wanted at least 1", count);
   const std::int64_t total = dataset.rows(), wanted = std::min(count, total);
+  std::vector<std::int64_t> rows;
+  // Evenly spread without overflow: floor(i * total / wanted).
+  for (std::int64_t i = 0; i < wanted; ++i) rows.push_back(total / wanted * i + total % wanted * i / wanted);
+  return choose_problems(dataset, rows, wanted);
+}
+
+std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::span<const std::int64_t> rows, std::int64_t count) {
   std::vector<AnswerProblem> problems;
-  for (std::int64_t i = 0; i < wanted; ++i) {
-    // Evenly spread without overflow: floor(i * total / wanted).
-    const std::int64_t row_index = total / wanted * i + total % wanted * i / wanted;
+  for (const std::int64_t row_index : rows) {
+    if (static_cast<std::int64_t>(problems.size()) == count) break;
     DatasetRow row = std::move(dataset.read(row_index, row_index + 1).front());
     if (row.fault != RowFault::none || row.messages.empty()) continue;
     AnswerProblem problem = problem_of(std::move(row));

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct AnswerRecord {
 // `count` rows spread evenly over the split, so that its sources mix; unusable rows are left out. Expected is
 // expected_answer, else the final answer of the row's own solution. Throws Error where no row is of use.
 std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::int64_t count);
+// The first `count` usable ones of `rows`, numbers of the data set's rows.
+std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::span<const std::int64_t> rows, std::int64_t count);
 
 // With the assistant's header at the end; tokens that end its turn.
 std::vector<std::int32_t> prompt_tokens(const std::vector<ChatMessage>& messages, const ChatTemplate& chat_template,

@@ -72,11 +72,15 @@ PrecisionChoice choose_precision(const RunConfig& config, const Capabilities& de
   choice.recipe = recipe_of(config.fp8_scenario);
   const std::string asked(Recipe(choice.recipe).name());
   const FormatSupport& support = choice.recipe == RecipeKind::mxfp8 ? device.mxfp8 : device.fp8_tensor;
-  if (!support.available) {
+  if (!support.available && config.fp8_emulate && support.can_emulate) {
+    choice.notes.push_back(fmt::format("--fp8_emulate: recipe {} runs exactly on bf16 images of its codes, slowly ({})",
+                                       asked, support.reason));
+  } else if (!support.available) {
     CHECK(!config.fp8_strict, "--fp8_strict: recipe {} cannot run here: {}", asked, support.reason);
     choice.recipe = choice.recipe == RecipeKind::mxfp8 && device.fp8_tensor.available ? RecipeKind::standard : RecipeKind::none;
-    choice.fallback = fmt::format("recipe {} cannot run here ({}); {} runs instead", asked, support.reason,
-                                  choice.recipe == RecipeKind::none ? "bf16" : "the default recipe");
+    choice.fallback = fmt::format("recipe {} cannot run here ({}); {} runs instead{}", asked, support.reason,
+                                  choice.recipe == RecipeKind::none ? "bf16" : "the default recipe",
+                                  support.can_emulate ? " (--fp8_emulate runs it, slowly)" : "");
   } else if (!support.reason.empty()) {
     choice.notes.push_back(fmt::format("FP8 is {} on this device", support.reason));
   }

@@ -66,7 +66,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   }
   throw_if_interrupted();
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
-  if (config.eval_interval == 0) split.test.clear();
+  if (config.eval_interval == 0 && config.eval_interval_steps == 0) split.test.clear();
   if (config.eval_max_rows > 0 && static_cast<std::int64_t>(split.test.size()) > config.eval_max_rows)
     split.test.resize(static_cast<std::size_t>(config.eval_max_rows));
   const RowEncoder encoder(*inputs.tokenizer, inputs.chat_template.get(), {config.max_seq_length, config.loss_on});

@@ -19,7 +19,7 @@ struct RunInputs {
   std::unique_ptr<Dataset> dataset;
   std::unique_ptr<TokenizedDataset> rows;  // behind a pointer: the loaders refer to its stores
   std::unique_ptr<BatchLoader> train_loader;
-  std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where eval_interval is 0
+  std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where the run never evaluates
 
   std::string chat_template_name() const;  // "llama3", …, "none"
   // The first training row as text, what is not learnt marked: greyed on a terminal, else between « and ».

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "core/thread_pool.h"
 #include "data/parquet.h"
 #include "data/step_prefetcher.h"
+#include "train/dry_run.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
 #include "train/non_finite.h"
@@ -107,7 +109,12 @@ void Trainer::open() {
   throw_if_interrupted();
   engine_->load(*inputs_.model);
   throw_if_interrupted();
+  if (config_.health_interval > 0) health_ = std::make_unique<StepHealth>(*engine_);
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
+  if (config_.eval_answers > 0) {
+    answers_ = std::make_unique<AnswerEvaluator>(*engine_, inputs_, AnswerEvaluatorOptions{config_.eval_answers, config_.eval_answer_tokens});
+    log::info("answers to {} of the held-out problems are asked for at each evaluation", answers_->problems());
+  }
   const auto earlier = config_.overwrite ? ModelSnapshots::Earlier::replace : ModelSnapshots::Earlier::keep;
   snapshots_ = std::make_unique<ModelSnapshots>(folder_.path(), config_.keep_checkpoints, earlier,
                                                 [this](const std::filesystem::path& folder) {
@@ -116,6 +123,30 @@ void Trainer::open() {
 }
 
 Trainer::~Trainer() = default;
+
+std::vector<PreflightCheck> Trainer::preflight() {
+  const TokenStore& rows = inputs_.rows->train;
+  std::vector<PreflightCheck> checks = check_row_ends(rows, *inputs_.tokenizer, config_.max_seq_length);
+  checks.push_back(check_special_embeddings(rows, *inputs_.tokenizer, *engine_));
+  DiskNeed need;
+  need.model_bytes = need.snapshot_bytes = export_.bytes(engine_->params().table());
+  need.snapshots = config_.save_interval > 0 ? (total_steps_ - 1) / config_.save_interval : 0;
+  if (config_.keep_checkpoints > 0) need.snapshots = std::min(need.snapshots, config_.keep_checkpoints);
+  checks.push_back(check_disk(folder_.path(), need));
+  return checks;
+}
+
+void Trainer::dry_run() {
+  const auto times = [](std::int64_t length, std::int64_t interval) { return interval > 0 ? (length + interval - 1) / interval : 0; };
+  const std::int64_t evaluations = !inputs_.eval_loader ? 0
+                                   : std::max<std::int64_t>(1, times(config_.num_epochs, config_.eval_interval)) +
+                                         (config_.eval_interval_steps > 0 ? (total_steps_ - 1) / config_.eval_interval_steps : 0);
+  const DryRun run{*inputs_.train_loader, inputs_.eval_loader.get(), total_steps_, evaluations, config_.max_grad_norm};
+  const MeasuredRun measured = measure_run(*engine_, run);
+  log::info("what ran in two steps with learning rate 0:\n{}", recipe_table(engine_->ledger(), engine_->config()));
+  log::info("{}", describe(preflight()));
+  log::info("dry run: {}; nothing was trained, and nothing written", describe(measured, run));
+}
 
 void Trainer::print_header() const {
   const ModelConfig& c = engine_->config();
@@ -143,7 +174,9 @@ void Trainer::print_header() const {
   if (config_.program == Program::train_multi_gpu) print_multi_gpu_header();
   TextTable table({{"memory", Align::left}, {"size", Align::right}});
   std::size_t total = 0;
-  for (const MemoryLine& line : engine_->memory()) {
+  std::vector<MemoryLine> lines = engine_->memory();
+  if (answers_) lines.push_back({"answers: keys, values, scratch", answers_->bytes()});
+  for (const MemoryLine& line : lines) {
     table.add_row({line.what, memory_text(line.bytes)});
     total += line.bytes;
   }
@@ -200,6 +233,12 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
 }
 
 void Trainer::run() {
+  if (config_.dry_run) return dry_run();
+  for (const PreflightCheck& check : preflight()) {
+    if (check.warns) log::warning("{}: {}", check.what, check.found);
+  }
+  std::error_code ignored;
+  std::filesystem::remove(folder_.path() / "health.jsonl", ignored);  // an earlier run's
   folder_.write_run(run_json("started"));
   try {
     train();
@@ -209,11 +248,14 @@ void Trainer::run() {
 }
 
 void Trainer::train() {
+  if (answers_) evaluate_answers();
   for (std::int64_t epoch = 0; epoch < config_.num_epochs && !done() && !interrupted(); ++epoch) {
     train_epoch(epoch);
     if (config_.program == Program::train_multi_gpu) print_epoch(epoch);
+    const auto is_due = [&](std::int64_t done_epochs) { return config_.eval_interval > 0 && done_epochs % config_.eval_interval == 0; };
     const bool last = done() || epoch + 1 == config_.num_epochs;
-    if (inputs_.eval_loader && !interrupted() && (last || (epoch + 1) % config_.eval_interval == 0)) evaluate(epoch + 1);
+    if (evaluated_step_ == global_step_) continue;
+    if (inputs_.eval_loader && !interrupted() && (last || is_due(epoch + 1))) evaluate(static_cast<double>(epoch + 1));
   }
   finish();
 }
@@ -228,16 +270,26 @@ void Trainer::train_epoch(std::int64_t epoch) {
   for (std::int64_t s = 0; s < steps && !interrupted(); ++s) {
     enqueue(ahead.next());
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
-    // What is saved must be the state of that step.
-    const bool saves = config_.save_interval > 0 && enqueued % config_.save_interval == 0;
-    while (engine_->steps_in_flight() > (saves ? 0 : lag)) take_result();
+    // What is saved or evaluated must be the state of that step.
+    const auto is_due = [&](std::int64_t interval) { return interval > 0 && enqueued % interval == 0; };
+    const bool evaluates = inputs_.eval_loader && is_due(config_.eval_interval_steps);
+    while (engine_->steps_in_flight() > (evaluates || is_due(config_.save_interval) ? 0 : lag)) take_result();
+    if (!evaluates || interrupted()) continue;
+    evaluate(static_cast<double>(epoch) + static_cast<double>(s + 1) / static_cast<double>(inputs_.train_loader->steps_per_epoch(epoch)));
+    last_result_ = now_seconds();
   }
   while (engine_->steps_in_flight() > 0) take_result();
 }
 
 void Trainer::enqueue(std::vector<HostBatch> micro_batches) {
   const double rate = learning_rate(schedule_, global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()));
+  const std::int64_t step = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()) + 1;
+  // The first step begins with a calibration, whose codes are not those of a step.
+  const bool is_looked_at = health_ && step > 1 && step % config_.health_interval == 0;
+  if (is_looked_at && health_->is_pending()) log_health();
+  if (is_looked_at) health_->begin_step(step);
   engine_->enqueue_step(micro_batches, rate, config_.max_grad_norm);
+  if (is_looked_at) health_->end_step();
   rates_.push_back(rate);
   if (config_.debug_mode) batches_.push_back(std::move(micro_batches));
 }
@@ -264,6 +316,7 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   window_->add(result, seconds);
   epoch_->add(result, seconds);
   if (is_learnt) stability_.add(result.loss, result.grad_norm, learning_rate);
+  if (is_learnt) watch_loss(result.loss);
   if (is_learnt && ++learnt_steps_ == 1) {
     log::info("what ran in step {}:\n{}FP8 share of the matrix products: {:.1f} %", global_step_, recipe_table(engine_->ledger(), engine_->config()),
               100.0 * engine_->ledger().fp8_share());
@@ -275,7 +328,26 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
+  if (health_ && health_->is_pending() && health_->step() <= global_step_) log_health();
   if (config_.save_interval > 0 && global_step_ % config_.save_interval == 0 && !done()) snapshots_->save_step(global_step_);
+}
+
+// Its values, and one line of health.jsonl with every matrix.
+void Trainer::log_health() {
+  const StepHealthReport report = health_->take();
+  const MetricValues values = report.values();
+  metrics_.log(report.step, {values.begin(), values.end()});
+  const std::filesystem::path path = folder_.path() / "health.jsonl";
+  std::ofstream file(path, std::ios::app);
+  file << report.json().dump() << "\n";
+  CHECK(file.flush(), "{}: cannot be written", path.string());
+}
+
+void Trainer::watch_loss(double loss) {
+  const std::optional<LossWatch::Spike> spike = loss_watch_.add(loss);
+  if (!spike || !spike->is_first) return;
+  log::warning("step {}: loss {:.4f} lies {:.1f} standard deviations above the mean of the last {} steps, {:.4f}", global_step_, loss,
+               spike->deviations, spike->steps, spike->mean);
 }
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
@@ -305,7 +377,27 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
   *window_ = Window();
 }
 
-void Trainer::evaluate(std::int64_t epoch) {
+// A part of the answers would look like the whole: nothing is logged where a signal came.
+void Trainer::evaluate_answers() {
+  std::vector<AnswerRecord> records;
+  try {
+    records = answers_->run(console_);
+  } catch (const Interrupted&) {
+    return;
+  }
+  const std::filesystem::path folder = folder_.path() / "answers";
+  std::error_code error;
+  if (global_step_ == 0) std::filesystem::remove_all(folder, error);  // an earlier run's
+  std::filesystem::create_directories(folder, error);
+  CHECK(!error, "{}: cannot be created ({})", folder.string(), error.message());
+  write_answers(folder / fmt::format("step-{}.jsonl", global_step_), records);
+  console_.finish();
+  log::info("answers at step {}: {}", global_step_, describe_answers(records, first_answers_));
+  metrics_.log(global_step_, {{names_.eval_accuracy, accuracy_of(records).value()}});
+  if (global_step_ == 0) first_answers_ = std::move(records);
+}
+
+void Trainer::evaluate(double epoch) {
   const BatchLoader& loader = *inputs_.eval_loader;
   const std::int64_t steps = loader.steps_per_epoch();
   EvalResult total;
@@ -323,12 +415,14 @@ void Trainer::evaluate(std::int64_t epoch) {
   CHECK(total.num_supervised > 0, "the held-out rows have no supervised token");
   last_eval_loss_ = total.loss_sum / static_cast<double>(total.num_supervised);
   evaluated_ = true;
+  evaluated_step_ = global_step_;
   metrics_.log(global_step_, {{names_.eval_loss, last_eval_loss_},
                               {names_.eval_perplexity, std::exp(last_eval_loss_)},
                               {names_.eval_tokens, static_cast<double>(total.num_supervised)},
-                              {names_.eval_epoch, static_cast<double>(epoch)},
+                              {names_.eval_epoch, epoch},
                               {names_.eval_step, static_cast<double>(global_step_)}});
   if (program_rules(config_.program).keep_best) snapshots_->offer_best(last_eval_loss_);
+  if (answers_) evaluate_answers();
 }
 
 void Trainer::stop_not_finite(const StepResult& result) {
@@ -391,6 +485,7 @@ void Trainer::finish() {
                    train_seconds_ > 0 ? static_cast<double>(train_supervised_) / train_seconds_ : 0.0);
   metrics_.summary("train_seconds", train_seconds_);
   metrics_.summary("wall_seconds", now_seconds() - started_);
+  metrics_.summary("loss_spikes", static_cast<double>(loss_watch_.spikes()));
   metrics_.summary("fp8_gemm_share", engine_->ledger().fp8_share());
   if (evaluated_) metrics_.summary(names_.eval_loss, last_eval_loss_);
   metrics_.text("precision", precision_.description);

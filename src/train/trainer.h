@@ -11,14 +11,18 @@
 #include "optim/lr_schedule.h"
 #include "params/export.h"
 #include "report/console.h"
+#include "report/loss_watch.h"
 #include "report/metric_names.h"
 #include "report/metrics.h"
 #include "report/stability.h"
+#include "train/answer_evaluator.h"
 #include "train/engine.h"
 #include "train/model_snapshots.h"
 #include "train/precision.h"
+#include "train/preflight.h"
 #include "train/run_folder.h"
 #include "train/run_inputs.h"
+#include "train/step_health.h"
 
 namespace llmfp8 {
 
@@ -34,7 +38,7 @@ class Trainer {
   Metrics& metrics() { return metrics_; }
   const RunFolder& folder() const { return folder_; }
 
-  // Trains, evaluates and saves. Throws Error when a step is not finite (the last good state has then been saved) or
+  // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when a step is not finite (the last good state has then been saved) or
   // nothing was learnt, DeviceFailed with what is kept when the device was lost.
   void run();
 
@@ -43,6 +47,8 @@ class Trainer {
 
   void open();
   void train();
+  std::vector<PreflightCheck> preflight();
+  void dry_run();
   void print_header() const;
   void print_multi_gpu_header() const;
   void print_epoch(std::int64_t epoch) const;
@@ -50,8 +56,11 @@ class Trainer {
   void enqueue(std::vector<HostBatch> micro_batches);
   void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
+  void log_health();
+  void watch_loss(double loss);
   void log_step(const StepResult& result, double learning_rate, double seconds);
-  void evaluate(std::int64_t epoch);
+  void evaluate(double epoch);
+  void evaluate_answers();
   void stop_not_finite(const StepResult& result);
   std::string why_not_finite();
   void stop_device_failed(const DeviceFailed& error);
@@ -72,7 +81,9 @@ class Trainer {
   ExportSpec export_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<ModelSnapshots> snapshots_;
+  std::unique_ptr<StepHealth> health_;  // with --health_interval alone
   StabilityTracker stability_;
+  LossWatch loss_watch_;
   LrSchedule schedule_;
   std::int64_t total_steps_ = 0;
   std::int64_t global_step_ = 0;     // steps done
@@ -85,6 +96,9 @@ class Trainer {
   double train_seconds_ = 0;         // in steps alone
   std::int64_t train_tokens_ = 0;
   std::int64_t train_supervised_ = 0;
+  std::unique_ptr<AnswerEvaluator> answers_;          // with --eval_answers alone
+  std::vector<AnswerRecord> first_answers_;            // before the first step
+  std::int64_t evaluated_step_ = -1;                   // the last one behind which the run was evaluated
   double last_eval_loss_ = 0;
   bool evaluated_ = false;
 };

@@ -160,12 +160,17 @@ TEST(Defaults, EqualTheContract) {
       {"loss_on", "all", "all"},
       {"chat_template", "auto", "auto"},
       {"fp8_strict", "false", "false"},
+      {"fp8_emulate", "false", "false"},
       {"fp8_lm_head", "false", "false"},
       {"fp8_start", "calibrate", "calibrate"},
       {"optim_state", "fp32", "fp32"},
       {"weight_update", "exact", "exact"},
       {"grad_dtype", "auto", "auto"},
       {"recompute", "none", "none"},
+      {"eval_interval_steps", "0", "0"},
+      {"health_interval", "100", "100"},
+      {"eval_answers", "0", "0"},
+      {"eval_answer_tokens", "256", "256"},
       {"eval_max_rows", "0", "0"},
       {"max_steps", "0", "0"},
   };
@@ -296,7 +301,7 @@ TEST(Errors, Ranges) {
 TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
   EXPECT_EQ(error_with("--resume"), "--resume is not built yet (checkpoints arrive with a later version)");
   EXPECT_EQ(error_with("--resume ./there"), "--resume is not built yet (checkpoints arrive with a later version)");
-  for (const char* flag : {"repair_embeddings", "cpu_offload", "dry_run", "profile_memory"}) {
+  for (const char* flag : {"repair_embeddings", "cpu_offload", "profile_memory"}) {
     EXPECT_EQ(error_with(std::string("--") + flag), std::string("--") + flag + " is not built yet");
     EXPECT_EQ(error_with(std::string("--no-") + flag), "");
   }

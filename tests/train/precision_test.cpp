@@ -51,5 +51,30 @@ TEST(Precision, UseTeWithoutFp8IsSaidToHaveNoEffect) {
   EXPECT_TRUE(choice.notes.empty());
 }
 
+TEST(Precision, Mxfp8IsEmulatedOnlyWhereItIsAskedForAndMissing) {
+  RunConfig config;
+  config.mixed_precision = MixedPrecision::fp8;
+  config.fp8_scenario = Fp8Scenario::mxfp8;
+  Capabilities hopper;
+  hopper.fp8_tensor.available = true;
+  hopper.mxfp8 = {false, "MXFP8 needs more", true};
+  PrecisionChoice choice = choose_precision(config, hopper);
+  EXPECT_EQ(choice.recipe, RecipeKind::standard);
+  EXPECT_EQ(choice.fallback, "recipe mxfp8 cannot run here (MXFP8 needs more); the default recipe runs instead (--fp8_emulate runs it, slowly)");
+
+  config.fp8_emulate = true;
+  config.fp8_strict = true;  // nothing falls back
+  choice = choose_precision(config, hopper);
+  EXPECT_EQ(choice.recipe, RecipeKind::mxfp8);
+  EXPECT_TRUE(choice.fallback.empty());
+  EXPECT_EQ(choice.description, "fp8 (mxfp8)");
+  EXPECT_EQ(choice.notes, std::vector<std::string>{
+      "--fp8_emulate: recipe mxfp8 runs exactly on bf16 images of its codes, slowly (MXFP8 needs more)"});
+
+  hopper.mxfp8.can_emulate = false;
+  EXPECT_THROW(choose_precision(config, hopper), Error);
+  EXPECT_TRUE(choose_precision(config, emulating_device()).notes.empty());
+}
+
 }  // namespace
 }  // namespace llmfp8

@@ -111,13 +111,14 @@ std::string find_device(DeviceInfo* device) {
 // wgrad would have to be transposed ones.
 FormatSupport mxfp8_support(const DeviceInfo& device) {
   const std::string has = fmt::format("{} has {}", device.name, capability_name(device.capability));
-  if (device.capability < kMxCapability) return {false, "MXFP8 needs compute capability 10.0, " + has};
-  if (device.capability >= kMxEnd) return {false, "MXFP8 is built for compute capability 10.x, " + has};
+  const bool emulates = true;  // any bf16 product will do
+  if (device.capability < kMxCapability) return {false, "MXFP8 needs compute capability 10.0, " + has, emulates};
+  if (device.capability >= kMxEnd) return {false, "MXFP8 is built for compute capability 10.x, " + has, emulates};
   if (device.cublaslt_version < kMxCublasLt) {
     return {false, fmt::format("MXFP8 needs cuBLASLt 12.8, found {}.{}", device.cublaslt_version / 10000,
-                               device.cublaslt_version / 100 % 100)};
+                               device.cublaslt_version / 100 % 100), emulates};
   }
-  return {true, ""};
+  return {true, "", false};
 }
 
 }  // namespace

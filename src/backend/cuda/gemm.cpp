@@ -22,6 +22,9 @@ cudaDataType_t cuda_type(DType dtype) {
 
 bool is_mx(const GemmArgs& args) { return args.a.scaling == Scaling::mx_1x32; }
 
+// MXFP8 whose scales are not in the order of tensor cores: bf16 images of the operands are multiplied.
+bool is_emulated(const GemmArgs& args) { return is_mx(args) && args.a.mx_scale_layout == MxScaleLayout::plain; }
+
 // The stored matrices that a pass multiplies, and whether each is transposed in the column-major product.
 struct Sides {
   const Tensor* left = nullptr;   // of b
@@ -80,14 +83,14 @@ GemmProblem problem_of(const GemmArgs& args, const Sides& sides, const Tensor& o
   p.ld_left = sides.left->row_stride;
   p.ld_right = sides.right->row_stride;
   p.ld_out = p.ld_addend = out.row_stride;
-  p.left = args.b.format;
-  p.right = args.a.format;
+  p.left = is_emulated(args) ? DType::bf16 : args.b.format;
+  p.right = is_emulated(args) ? DType::bf16 : args.a.format;
   p.out = out.dtype;
   p.transpose_left = sides.transpose_left;
   p.transpose_right = sides.transpose_right;
-  p.mx = is_mx(args);
+  p.mx = is_mx(args) && !is_emulated(args);
   p.accumulation = args.accumulation;
-  if (!args.a.quantized() || p.mx) p.accumulation = Accumulation::precise;
+  if (!args.a.quantized() || is_mx(args)) p.accumulation = Accumulation::precise;
   return p;
 }
 
@@ -122,9 +125,8 @@ void run_plain_fp8(const GemmArgs& args, const Sides& sides, cudaStream_t stream
 
 void check_operands(const GemmArgs& args, const Sides& sides) {
   for (const QTensor* q : {&args.a, &args.b}) {
-    CHECK(q->scaling != Scaling::mx_1x32 || q->mx_scale_layout == MxScaleLayout::tiles_128x4,
-          "gemm: MXFP8 products need compute capability 10.x, use per-tensor scaling");
-    CHECK(q->scaling == args.a.scaling, "gemm: the operands are scaled in two ways");
+    CHECK(q->scaling == args.a.scaling && q->mx_scale_layout == args.a.mx_scale_layout,
+          "gemm: the operands are scaled in two ways");
   }
   CHECK(sides.left->defined() && sides.right->defined(), "gemm: operand {} lacks the form that pass {} reads",
         sides.right->defined() ? "b" : "a", static_cast<int>(args.pass));
@@ -156,6 +158,38 @@ GemmPlan make_plan(const GemmProblem& p) {
   return plan;
 }
 
+// Where things lie in a product's scratch.
+struct Scratch {
+  std::size_t left_image = 0, right_image = 0, bytes = 0;  // behind the fp32 product, which lies at 0
+
+  explicit Scratch(const GemmArgs& args) {
+    const auto take = [this](std::int64_t elements, DType dtype) {
+      const std::size_t at = bytes;
+      bytes += (static_cast<std::size_t>(elements) * size_bytes(dtype) + 255) / 256 * 256;
+      return at;
+    };
+    if (needs_finish(args)) take(args.out.numel(), DType::f32);
+    if (!is_emulated(args)) return;
+    left_image = take(args.b.shape.numel(), DType::bf16);
+    right_image = take(args.a.shape.numel(), DType::bf16);
+  }
+};
+
+struct Images {
+  Tensor left, right;
+};
+
+// Enqueues bf16 images of both operands into scratch; the sides of their product.
+Sides make_images(const GemmArgs& args, const Sides& codes, void* scratch, Images* images, cudaStream_t stream) {
+  const Scratch at(args);
+  auto* base = static_cast<std::byte*>(scratch);
+  images->left = Tensor(base + at.left_image, DType::bf16, args.b.shape);
+  images->right = Tensor(base + at.right_image, DType::bf16, args.a.shape);
+  mx_image(args.b, *codes.left, images->left, stream);
+  mx_image(args.a, *codes.right, images->right, stream);
+  return {&images->left, &images->right, codes.transpose_left, codes.transpose_right};
+}
+
 }  // namespace
 
 std::string to_string(const GemmProblem& p) {
@@ -175,15 +209,18 @@ cublasStatus_t launch(cublasLtHandle_t lt, const GemmPlan& plan, const cublasLtM
 }
 
 std::size_t gemm_scratch_bytes(const GemmArgs& args) {
-  return needs_finish(args) ? static_cast<std::size_t>(args.out.numel()) * sizeof(float) : 0;
+  const Scratch at(args);
+  return at.bytes;
 }
 
 GemmEngine::GemmEngine(const std::string& machine, AlgorithmChoice choice) : lt_(make_lt()), algorithms_(machine, choice) {}
 
 void GemmEngine::gemm(const GemmArgs& args, const GemmWorkspace& workspace, void* scratch, cudaStream_t stream) {
-  const Sides sides = sides_of(args);
+  Sides sides = sides_of(args);
   check_operands(args, sides);
   if (args.out.numel() == 0) return;
+  Images images;
+  if (is_emulated(args)) sides = make_images(args, sides, scratch, &images, stream);
   const bool finish = needs_finish(args);
   const Tensor product = finish ? Tensor(scratch, DType::f32, Shape{args.out.rows(), args.out.cols()}) : args.out;
   const bool with_addend = args.addend.defined() && !finish, with_bias = args.bias.defined() && !finish;
@@ -197,13 +234,13 @@ void GemmEngine::gemm(const GemmArgs& args, const GemmWorkspace& workspace, void
                         with_bias ? args.bias.data : nullptr,
                         with_addend ? args.addend.data : nullptr,
                         product.data,
-                        scale_inv_of(args.b, *sides.left),
-                        scale_inv_of(args.a, *sides.right)};
+                        is_emulated(args) ? nullptr : scale_inv_of(args.b, *sides.left),
+                        is_emulated(args) ? nullptr : scale_inv_of(args.a, *sides.right)};
   for (const void* data :
        {operands.left, operands.right, operands.bias, operands.addend, static_cast<const void*>(operands.out)}) {
     problem.alignment = std::min(problem.alignment, alignment_of(data));  // a null pointer is aligned
   }
-  if (args.a.quantized() && !fp8_fits(problem)) {
+  if (is_fp8(problem.left) && !fp8_fits(problem)) {
     CHECK(!problem.mx, "gemm: MXFP8 product {} is not in multiples of {}, or both operands are e5m2", to_string(problem), kFp8Multiple);
     return run_plain_fp8(args, sides, stream);
   }

@@ -6,6 +6,7 @@
 #include <cuda_fp8.h>
 
 #include "backend/cuda/check.h"
+#include "core/float8.h"
 
 namespace llmfp8::cuda {
 namespace {
@@ -114,6 +115,38 @@ unsigned blocks_for(std::int64_t elements) {
   return static_cast<unsigned>(std::clamp<std::int64_t>((elements + kThreads - 1) / kThreads, 1, kMaxBlocks));
 }
 
+constexpr int kMxBlock = 32;  // elements under one scale
+
+// codes: [rows, cols], row stride `stride`; scales: e8m0 [rows, cols / 32] (Rowwise) or [rows / 32, cols], row stride
+// scale_stride; image: bf16 [rows, cols]. A thread takes 8 codes beside each other and strides over the grid; cols is a
+// multiple of 32.
+template <DType Format, bool Rowwise>
+__global__ void mx_image_kernel(const std::uint8_t* codes, std::int64_t stride, const std::uint8_t* scales,
+                                std::int64_t scale_stride, __nv_bfloat16* image, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x, patches = cols / 8;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * patches; i += step) {
+    const std::int64_t row = i / patches, col = i % patches * 8;
+    const std::uint8_t* scale = Rowwise ? scales + row * scale_stride + col / kMxBlock : scales + row / kMxBlock * scale_stride + col;
+    const std::uint8_t* code = codes + row * stride + col;
+    __align__(16) __nv_bfloat16 out[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      out[j] = __float2bfloat16_rn(decode_fp8(code[j], Format) * decode_e8m0(scale[Rowwise ? 0 : j]));
+    }
+    *reinterpret_cast<uint4*>(image + i * 8) = *reinterpret_cast<const uint4*>(out);
+  }
+}
+
+template <DType Format>
+void launch_mx_image(const QTensor& q, const Tensor& form, const Tensor& image, cudaStream_t stream) {
+  const bool rowwise = form.data == q.rowwise.data;
+  const Tensor& scales = rowwise ? q.rowwise_scale_inv : q.columnwise_scale_inv;
+  const auto run = rowwise ? mx_image_kernel<Format, true> : mx_image_kernel<Format, false>;
+  run<<<blocks_for(image.numel() / 8), kThreads, 0, stream>>>(form.as<const std::uint8_t>(), form.row_stride,
+                                                              scales.as<const std::uint8_t>(), scales.row_stride,
+                                                              image.as<__nv_bfloat16>(), image.rows(), image.cols());
+}
+
 template <typename F>
 void with_output(const Tensor& out, F&& f) {
   CHECK(out.dtype == DType::f32 || out.dtype == DType::bf16, "gemm: out is {}, wanted f32 or bf16", name(out.dtype));
@@ -158,6 +191,12 @@ void plain_fp8_product(const PlainFp8Product& p, cudaStream_t stream) {
         p.cols_scale_inv, values_of(p.bias), values_of(p.addend), data, p.out.row_stride, p.live);
   });
   check_launch("plain_fp8_product");
+}
+
+void mx_image(const QTensor& q, const Tensor& form, const Tensor& image, cudaStream_t stream) {
+  CHECK(form.cols() % kMxBlock == 0, "MXFP8 matrix of {} columns, wanted a multiple of {}", form.cols(), kMxBlock);
+  (q.format == DType::e4m3 ? launch_mx_image<DType::e4m3> : launch_mx_image<DType::e5m2>)(q, form, image, stream);
+  check_launch("mx_image");
 }
 
 cudaError_t kernels_fit_device() {

@@ -6,7 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "core/tensor.h"
+#include "core/qtensor.h"
 
 namespace llmfp8::cuda {
 
@@ -38,6 +38,10 @@ struct PlainFp8Product {
   LiveRows live;
 };
 void plain_fp8_product(const PlainFp8Product& product, cudaStream_t stream);
+
+// An MXFP8 matrix as bf16: every code times its scale, which bf16 holds exactly from 2^-126 on. A scale of NaN gives NaN.
+// q: its scales lie plain; form: q.rowwise | q.columnwise; image: bf16 of form's shape, contiguous, 16-byte aligned
+void mx_image(const QTensor& q, const Tensor& form, const Tensor& image, cudaStream_t stream);
 
 // Whether this build holds machine code for the current device: cudaSuccess, or why not.
 cudaError_t kernels_fit_device();

@@ -111,7 +111,7 @@ EngineOptions engine_options(const ParityFlags& given, const BatchLimits& limits
 void check_recipe(const ParityFlags& given, const Capabilities& device) {
   if (given.recipe == "none") return;
   const FormatSupport& support = given.recipe == "mxfp8" ? device.mxfp8 : device.fp8_tensor;
-  CHECK(support.available, "--recipe {} cannot run here: {}", given.recipe, support.reason);
+  CHECK(support.available || support.can_emulate, "--recipe {} cannot run here: {}", given.recipe, support.reason);
 }
 
 // One line of standard output; exactly as many digits as bring the same double back.

@@ -53,7 +53,7 @@ class CudaGoldenModels : public ::testing::TestWithParam<const char*> {
     for (const RecipeKind recipe : kFp8Recipes) {
       const Capabilities& device = backend_->capabilities();
       const FormatSupport& support = recipe == RecipeKind::mxfp8 ? device.mxfp8 : device.fp8_tensor;
-      if (support.available) available.push_back(recipe);
+      if (support.available || support.can_emulate) available.push_back(recipe);
     }
     return available;
   }

@@ -26,6 +26,7 @@ TEST(CudaCapabilities, FollowTheComputeCapability) {
   for (int capability : {89, 90, 100, 103, 120, 121}) EXPECT_TRUE(of(capability).fp8_tensor.available) << capability;
   for (int capability : {80, 89, 90}) {
     EXPECT_FALSE(of(capability).mxfp8.available) << capability;
+    EXPECT_TRUE(of(capability).mxfp8.can_emulate) << capability;
     EXPECT_EQ(of(capability).mxfp8.reason,
               fmt::format("MXFP8 needs compute capability 10.0, some GPU has {}.{}", capability / 10, capability % 10));
   }
@@ -96,20 +97,28 @@ TEST_F(CudaMx, AStepThatIsNotOkChangesNoScale) {
   EXPECT_EQ(device.bytes(q.rowwise_scale_inv), before);
 }
 
-TEST_F(CudaMx, AProductWithoutItEndsWithOneLine) {
-  if (backend_->capabilities().mxfp8.available) GTEST_SKIP() << "this GPU multiplies MXFP8";
+TEST_F(CudaMx, AProductOfTwoOrdersOfScalesEndsWithOneLine) {
   Device device(*backend_);
-  const Shape shape{64, 64};
-  const Quantized a =
-      make_quantized(device, *backend_, random_values(shape.numel(), 5), shape, Scaling::mx_1x32, DType::e4m3, 64);
-  GemmArgs args;
-  args.a = args.b = a.tensor;
-  args.out = device.garbage(DType::f32, Shape{64, 64});
+  const Shape shape{64, 96};
+  const Tensor x = device.upload(random_values(shape.numel(), 5), DType::bf16, shape);
+  const Tensor all = device.count(64), out = device.garbage(DType::f32, Shape{64, 64});
+  QTensor plain, tiled;
+  for (auto [q, layout] : {std::pair{&plain, MxScaleLayout::plain}, std::pair{&tiled, MxScaleLayout::tiles_128x4}}) {
+    q->scaling = Scaling::mx_1x32, q->format = DType::e4m3, q->shape = shape, q->mx_scale_layout = layout;
+    q->rowwise = device.garbage(DType::u8, shape);
+    q->rowwise_scale_inv = device.garbage(DType::u8, mx_scale_shape(64, 3, layout));
+  }
   try {
-    device.run([&](Ops& ops) { ops.gemm(args); });
-    FAIL() << "a product of MXFP8 ran";
+    device.run([&](Ops& ops) {
+      ops.quantize(x, all, plain);
+      ops.quantize(x, all, tiled);
+      GemmArgs args;
+      args.a = plain, args.b = tiled, args.out = out;
+      ops.gemm(args);
+    });
+    FAIL() << "a product of both orders of scales ran";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("need compute capability 10.x"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("scaled in two ways"), std::string::npos) << error.what();
   }
 }
 
