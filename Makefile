@@ -44,7 +44,7 @@ fuzz: setup-fuzz
 	@cmake --preset fuzz --log-level=WARNING >/dev/null
 	@tools/fuzz.sh build-fuzz
 
-# Without CUDA: its libraries are ten times the size of a bundle, and a machine that has them can build.
+# With the CUDA module where a toolkit is found; never with NVIDIA's libraries.
 bundle: setup-bundle
 	@cmake --preset bundle --log-level=WARNING >/dev/null
 	@cmake --build build-bundle --parallel $(JOBS)

@@ -24,7 +24,7 @@ esac
 
 # The CUDA backend is built where a toolkit is; the headers of cuDNN's frontend come from a wheel.
 has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
-case $mode in build | test | demo) ! has_nvcc || wheels+=(cuda) ;; esac
+case $mode in build | test | demo | bundle) ! has_nvcc || wheels+=(cuda) ;; esac
 
 install_packages() {
   if ! command -v dpkg-query >/dev/null; then
@@ -101,8 +101,7 @@ link_model() {
 install_packages
 install_wheels
 case $mode in
-  bundle) say "ready. The bundle is for the CPU." ;;
-  build | test | demo)
+  build | test | demo | bundle)
     if has_nvcc; then
       say "ready. A CUDA toolkit is here: the CUDA backend is built too."
     else

@@ -13,6 +13,8 @@ enum class Level { info, warning };
 void set_quiet(bool quiet);                          // drops info; warnings stay
 // Where messages go instead of standard error (a progress bar that must stay below them); null: standard error.
 void set_writer(std::function<void(const std::string& message)> writer);
+// For a module, which has a copy of this file: its messages go to the program's write(), which is quiet where it must be.
+void forward_to(void (*program_write)(Level level, const std::string& message));
 void write(Level level, const std::string& message);  // thread-safe; a warning begins with "warning: "
 
 template <typename... Args>

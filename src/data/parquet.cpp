@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <numeric>
 
 #include "core/error.h"
+#include "core/modules.h"
 #include "data/parquet_module/parquet_abi.h"
 
 namespace llmfp8 {
@@ -35,13 +35,6 @@ struct Module {
   decltype(&llmfp8_parquet_free) free = nullptr;
 };
 
-std::vector<fs::path> module_folders() {
-  if (const char* folder = std::getenv("LLMFP8_LIB_DIR"); folder != nullptr && *folder != '\0') return {folder};
-  std::error_code none;
-  const fs::path program = fs::read_symlink("/proc/self/exe", none).parent_path();
-  return {program / ".." / "lib", program / "lib", program};
-}
-
 template <typename Function>
 bool resolve(void* library, const char* name, Function& function) {
   function = reinterpret_cast<Function>(dlsym(library, name));
@@ -62,26 +55,21 @@ bool resolve_all(void* library, Module& m) {
 
 Module open_module() {
   Module module;
-  for (const fs::path& folder : module_folders()) {
-    const fs::path path = folder / kModuleName;
-    std::error_code none;
-    if (!fs::exists(path, none)) continue;
-    // Never closed: Arrow keeps threads and static objects.
-    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      module.problem = fmt::format("{} does not load: {}", path.lexically_normal().string(), dlerror());
-      return module;
-    }
-    if (!resolve_all(library, module)) {
-      module.problem = fmt::format("{} belongs to another version of this program; build it again",
-                                   path.lexically_normal().string());
-      return module;
-    }
-    module.path = path.lexically_normal().string();
+  const fs::path path = find_module(kModuleName);
+  if (path.empty()) {
+    module.problem = fmt::format("the parquet reader {} is not there (it is built where pyarrow is installed: run `make`, or "
+                                 "set LLMFP8_LIB_DIR to its folder); .jsonl files need no module", kModuleName);
     return module;
   }
-  module.problem = fmt::format("the parquet reader {} is not there (it is built where pyarrow is installed: run `make`, or "
-                               "set LLMFP8_LIB_DIR to its folder); .jsonl files need no module", kModuleName);
+  // Never closed: Arrow keeps threads and static objects.
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    module.problem = fmt::format("{} does not load: {}", path.string(), dlerror());
+  } else if (!resolve_all(library, module)) {
+    module.problem = fmt::format("{} belongs to another version of this program; build it again", path.string());
+  } else {
+    module.path = path.string();
+  }
   return module;
 }
 

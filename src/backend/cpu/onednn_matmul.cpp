@@ -13,6 +13,7 @@
 #include "core/bf16.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/modules.h"
 #include "core/thread_pool.h"
 
 namespace llmfp8::cpu {
@@ -27,20 +28,6 @@ struct Module {
   std::string why_not;
 };
 
-// Beside the program (bundle: bin/ and lib/), in the folder of this build, or where LLMFP8_LIB_DIR says.
-std::vector<std::string> candidates() {
-  std::vector<std::string> paths;
-  if (const char* folder = std::getenv("LLMFP8_LIB_DIR")) paths.push_back(std::string(folder) + "/" + kModule);
-  std::error_code error;
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (!error) {
-    paths.push_back((program.parent_path() / kModule).string());
-    paths.push_back((program.parent_path().parent_path() / "lib" / kModule).string());
-  }
-  paths.push_back(std::string(LLMFP8_BUILD_LIB_DIR) + "/" + kModule);
-  return paths;
-}
-
 // oneDNN brings OpenMP, whose threads by default spin for milliseconds after each product: they would take the cores from
 // the loops between the products, and from everybody else on a shared machine. OpenMP reads this once, when it is loaded.
 void keep_openmp_from_spinning() { setenv("GOMP_SPINCOUNT", "2000", 0); }
@@ -48,16 +35,16 @@ void keep_openmp_from_spinning() { setenv("GOMP_SPINCOUNT", "2000", 0); }
 Module open_module() {
   Module module;
   keep_openmp_from_spinning();
-  void* handle = nullptr;
-  module.why_not = std::string(kModule) + " was not built or not found";
-  for (const std::string& path : candidates()) {
-    std::error_code error;
-    if (!std::filesystem::exists(path, error)) continue;
-    handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle != nullptr) break;
-    module.why_not = dlerror();
+  const std::filesystem::path path = find_module(kModule);
+  if (path.empty()) {
+    module.why_not = fmt::format("{} was not built, or not found in {}", kModule, module_places());
+    return module;
   }
-  if (handle == nullptr) return module;
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    module.why_not = dlerror();
+    return module;
+  }
   const auto abi = reinterpret_cast<Llmfp8OnednnAbiVersion>(dlsym(handle, "llmfp8_onednn_abi"));
   const auto describe = reinterpret_cast<Llmfp8OnednnDescribe>(dlsym(handle, "llmfp8_onednn_describe"));
   const auto run = reinterpret_cast<Llmfp8OnednnRun>(dlsym(handle, "llmfp8_onednn_matmul"));

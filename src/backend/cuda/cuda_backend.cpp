@@ -244,15 +244,11 @@ std::unique_ptr<Ops> CudaBackend::create_ops(Stream& stream, Arena& arena) {
   return std::make_unique<CudaOps>(arena, context);
 }
 
-}  // namespace llmfp8::cuda
-
-namespace llmfp8 {
-
-std::unique_ptr<Backend> create_cuda_backend(std::string* why_not, const BackendOptions& options) {
-  cuda::DeviceInfo device;
-  *why_not = cuda::find_device(&device);
+std::unique_ptr<Backend> open_backend(std::string* why_not, const BackendOptions& options) {
+  DeviceInfo device;
+  *why_not = find_device(&device);
   if (!why_not->empty()) return nullptr;
-  return std::make_unique<cuda::CudaBackend>(device, options);
+  return std::make_unique<CudaBackend>(device, options);
 }
 
-}  // namespace llmfp8
+}  // namespace llmfp8::cuda

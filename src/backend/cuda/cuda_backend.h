@@ -1,4 +1,4 @@
-// One GPU as a Backend: memory, streams, capabilities. Made by create_cuda_backend() of registry.h.
+// One GPU as a Backend: memory, streams, capabilities. Made by cuda_module/cuda_module.cpp.
 #pragma once
 
 #include <map>
@@ -62,5 +62,8 @@ class CudaBackend : public Backend {
   std::unique_ptr<GemmEngine> gemm_;
   std::unique_ptr<AttentionContext> attention_;
 };
+
+// nullptr, and the reason, where this machine has no GPU that can be used.
+std::unique_ptr<Backend> open_backend(std::string* why_not, const BackendOptions& options = {});
 
 }  // namespace llmfp8::cuda

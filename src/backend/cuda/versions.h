@@ -1,4 +1,4 @@
-// Whether the CUDA libraries that a program finds when it starts are those that it was built for. Called by cuda_backend.cpp.
+// Whether the CUDA libraries that were found are those that it was built for. Called by cuda_backend.cpp.
 #pragma once
 
 #include <cstddef>

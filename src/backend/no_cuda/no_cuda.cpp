@@ -8,4 +8,6 @@ std::unique_ptr<Backend> create_cuda_backend(std::string* why_not, const Backend
   return nullptr;
 }
 
+std::vector<std::string> cuda_backend_files() { return {}; }
+
 }  // namespace llmfp8

@@ -124,7 +124,7 @@ int run_doctor(CommandArgs args) {
   std::string why_not;
   const std::unique_ptr<Backend> cuda = create_cuda_backend(&why_not);
   const ParquetSupport parquet = parquet_support();
-  print_lines({
+  Lines lines = {
       {"version", LLMFP8_VERSION},
       {"cpu", can.device},
       {"threads", std::to_string(num_threads())},
@@ -133,8 +133,10 @@ int run_doctor(CommandArgs args) {
       {"fp8, tensor scales", format(can.fp8_tensor)},
       {"mxfp8", format(can.mxfp8)},
       {"cuda", cuda ? cuda->capabilities().device : "no: " + why_not},
-      {"parquet", parquet.available ? parquet.detail : "no: " + parquet.detail},
-  });
+  };
+  for (const std::string& file : cuda_backend_files()) lines.emplace_back("cuda file", file);
+  lines.emplace_back("parquet", parquet.available ? parquet.detail : "no: " + parquet.detail);
+  print_lines(lines);
   return 0;
 }
 

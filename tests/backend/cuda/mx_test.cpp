@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include "backend/cuda/cuda_backend.h"
-#include "backend/registry.h"
 #include "op_harness.h"
 #include "quantized.h"
 
@@ -40,7 +39,7 @@ class CudaMx : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string why_not;
-    backend_ = create_cuda_backend(&why_not);
+    backend_ = cuda::open_backend(&why_not);
     if (backend_ == nullptr) GTEST_SKIP() << "no usable GPU: " << why_not;
   }
   std::unique_ptr<Backend> backend_;
