@@ -344,7 +344,7 @@ void declare_output(Declarations& d, bool multi) {
   d.text("wandb_project", "NAME", &RunConfig::wandb_project, multi ? "llm-fp8-advanced" : "llm-fp8", "project");
   d.text("wandb_run_name", "NAME", &RunConfig::wandb_run_name, "",
          multi ? "name of the run; without it, {model}-{sharding}" : "name of the run");
-  d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings and errors stay");
+  d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings, errors and the last line stay");
   d.on_off("dry_run", &RunConfig::dry_run, "check everything and print the memory plan, then stop").not_built_yet =
       "--dry_run is not built yet";
   d.on_off("debug_mode", &RunConfig::debug_mode,

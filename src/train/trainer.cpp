@@ -66,6 +66,7 @@ std::string memory_text(std::size_t bytes) {
 struct Trainer::Window {
   std::int64_t steps = 0;
   std::int64_t tokens = 0;
+  std::int64_t positions = 0;
   std::int64_t supervised = 0;
   double loss_sum = 0;  // over supervised tokens
   double seconds = 0;
@@ -73,6 +74,7 @@ struct Trainer::Window {
   void add(const StepResult& result, double step_seconds) {
     steps += 1;
     tokens += result.num_tokens;
+    positions += result.num_positions;
     supervised += result.num_supervised;
     loss_sum += result.loss * static_cast<double>(result.num_supervised);
     seconds += step_seconds;
@@ -106,6 +108,7 @@ void Trainer::open() {
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_, backend_->capabilities()));
   throw_if_interrupted();
   engine_->load(*inputs_.model);
+  for (const MemoryLine& line : engine_->memory()) device_bytes_ += static_cast<double>(line.bytes);
   throw_if_interrupted();
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
   const auto earlier = config_.overwrite ? ModelSnapshots::Earlier::replace : ModelSnapshots::Earlier::keep;
@@ -273,6 +276,8 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   progress.total_steps = total_steps_;
   if (is_learnt) progress.loss = result.loss;
   progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
+  progress.useful_share = static_cast<double>(epoch_->tokens) / static_cast<double>(epoch_->positions);
+  progress.memory_bytes = device_bytes_;
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
   if (config_.save_interval > 0 && global_step_ % config_.save_interval == 0 && !done()) snapshots_->save_step(global_step_);
@@ -280,8 +285,6 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
   const Window& w = *window_;
-  double device_bytes = 0;
-  for (const MemoryLine& line : engine_->memory()) device_bytes += static_cast<double>(line.bytes);
   const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
   // A step without labels has no loss and no gradient: their names are left out.
   const auto learnt = [&](std::string_view name) { return result.num_supervised > 0 ? name : std::string_view(); };
@@ -293,10 +296,11 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
                               {names_.progress, static_cast<double>(global_step_) / static_cast<double>(total_steps_)},
                               {names_.step_time_s, seconds},
                               {names_.time_per_step_ms, 1000.0 * w.seconds / static_cast<double>(w.steps)},
-                              {names_.gpu_memory_mb, device_bytes / 1e6},
-                              {names_.gpu_memory_gb, device_bytes / 1e9},
+                              {names_.gpu_memory_mb, device_bytes_ / 1e6},
+                              {names_.gpu_memory_gb, device_bytes_ / 1e9},
                               {names_.tokens_per_second, static_cast<double>(w.tokens) / w.seconds},
                               {names_.supervised_tokens_per_second, static_cast<double>(w.supervised) / w.seconds},
+                              {names_.useful_share, static_cast<double>(w.tokens) / static_cast<double>(w.positions)},
                               {names_.eta_s, eta},
                               {names_.fp8_gemm_share, engine_->ledger().fp8_share()},
                               {learnt(names_.stability_loss), result.loss},
@@ -398,7 +402,7 @@ void Trainer::finish() {
   metrics_.text("device", backend_->capabilities().device);
   metrics_.finish();
   folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
-  log::info("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
+  log::result("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
             train_tokens_, duration_text(now_seconds() - started_), static_cast<double>(train_tokens_) / train_seconds_,
             evaluated_ ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "", folder_.metrics_file().string());
 }

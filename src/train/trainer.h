@@ -81,6 +81,7 @@ class Trainer {
   std::deque<double> rates_;         // learning rates of the steps in flight
   std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
+  double device_bytes_ = 0;          // allocated before step 1; it stays
   double started_ = 0;               // seconds, steady clock
   double train_seconds_ = 0;         // in steps alone
   std::int64_t train_tokens_ = 0;

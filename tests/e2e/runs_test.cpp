@@ -242,7 +242,8 @@ TEST(Runs, FlagsThatSaySomething) {
   EXPECT_LT(metric(shop.output(), "Train/Loss").size(), 9u);
 
   const Finished quiet = run_well("train_fp8", shop.args({"--quiet", "--overwrite"}));
-  EXPECT_EQ(quiet.err, "");
+  EXPECT_TRUE(quiet.err.starts_with("done: ")) << quiet.err;
+  EXPECT_EQ(quiet.count("\n"), 1u) << quiet.err;
   EXPECT_EQ(packed.count("\ndone: "), 1u) << packed.err;
 
   const Finished ignored =
