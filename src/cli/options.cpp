@@ -340,7 +340,7 @@ void declare_output(Declarations& d, bool multi) {
   resume.not_built_yet = "--resume is not built yet (checkpoints arrive with a later version)";
   d.on_off("overwrite", &RunConfig::overwrite, "allow a finished run in output_dir to be replaced");
   d.on_off("use_wandb", &RunConfig::use_wandb,
-           "log to Weights & Biases; where it is not available: one warning, metrics.jsonl is kept");
+           "log to Weights & Biases through its Python package; where that fails: one warning, and training goes on");
   d.text("wandb_project", "NAME", &RunConfig::wandb_project, multi ? "llm-fp8-advanced" : "llm-fp8", "project");
   d.text("wandb_run_name", "NAME", &RunConfig::wandb_run_name, "",
          multi ? "name of the run; without it, {model}-{sharding}" : "name of the run");

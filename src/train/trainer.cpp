@@ -198,6 +198,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
                   {"truncated", inputs_.rows->train.truncated_rows()}};
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
+  metrics_.describe(json);
   json["flags"] = flags_;
   return json;
 }

@@ -33,6 +33,7 @@ class Trainer {
   // Where values go; to be filled before run().
   Metrics& metrics() { return metrics_; }
   const RunFolder& folder() const { return folder_; }
+  const Capabilities& device() const { return backend_->capabilities(); }
 
   // Trains, evaluates and saves. Throws Error when a step is not finite (the last good state has then been saved) or
   // nothing was learnt, DeviceFailed with what is kept when the device was lost.

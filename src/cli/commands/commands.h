@@ -20,5 +20,6 @@ int run_info(CommandArgs args);
 int run_bench(CommandArgs args);
 int run_doctor(CommandArgs args);
 int run_parity(CommandArgs args);
+int run_wandb_sync(CommandArgs args);
 
 }  // namespace llmfp8
