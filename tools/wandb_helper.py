@@ -146,7 +146,7 @@ def main():
         wandb = import_sdk()
         run = open_run(wandb, start)
         mode = "offline" if run.offline else "disabled" if run.disabled else "online"
-        folder = run.settings.sync_dir if mode == "offline" else ""
+        folder = os.path.abspath(run.settings.sync_dir) if mode == "offline" else ""
         send({"run": {"mode": mode, "url": run.url or "", "folder": folder}})
         follow(run, start["metrics"])
     except Exception as error:

@@ -69,6 +69,7 @@ TEST(WandbPackage, TakesARunOffline) {
   options.folder = folder.path() / "logs";
   options.replay_command = "llm-fp8 wandb-sync out";
   options.python = testing::test_python();
+  options.finish_wait_s = 120;  // the SDK takes long to start on a busy machine
   const std::string id = options.run.id;
   nlohmann::ordered_json run_json;
   {

@@ -206,7 +206,7 @@ TEST_F(WandbSinkTest, OfflineASecondSideProcessBeginsAtTheBeginning) {
   }
   EXPECT_EQ(told("step"), (std::vector<nlohmann::json>{1, 2, 3, 1, 2, 3}));
   EXPECT_EQ(run_json["wandb"]["mode"], "offline");
-  EXPECT_EQ(count("to upload: wandb sync fake-folder"), 1u) << all_messages();
+  EXPECT_EQ(count("to upload: wandb sync /fake-folder"), 1u) << all_messages();
 }
 
 TEST_F(WandbSinkTest, AStoppedSideProcessHoldsNothingUp) {

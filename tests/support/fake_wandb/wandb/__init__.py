@@ -27,7 +27,7 @@ class CommError(Exception):
 class Settings:
     def __init__(self, **values):
         self.values = values
-        self.sync_dir = "fake-folder"
+        self.sync_dir = "/fake-folder"
 
 
 def _readable(value):
