@@ -350,11 +350,11 @@ void declare_output(Declarations& d, bool multi) {
   resume.implicit = "auto";
   d.on_off("overwrite", &RunConfig::overwrite, "allow a finished run in output_dir to be replaced");
   d.on_off("use_wandb", &RunConfig::use_wandb,
-           "log to Weights & Biases; where it is not available: one warning, metrics.jsonl is kept");
+           "log to Weights & Biases through its Python package; where that fails: one warning, and training goes on");
   d.text("wandb_project", "NAME", &RunConfig::wandb_project, multi ? "llm-fp8-advanced" : "llm-fp8", "project");
   d.text("wandb_run_name", "NAME", &RunConfig::wandb_run_name, "",
          multi ? "name of the run; without it, {model}-{sharding}" : "name of the run");
-  d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings and errors stay");
+  d.on_off("quiet", &RunConfig::quiet, "no progress bar, no information lines; warnings, errors and the last line stay");
   d.on_off("dry_run", &RunConfig::dry_run,
            "check model, data, disk and memory, measure a step, tell how long the run would take, then stop");
   d.on_off("debug_mode", &RunConfig::debug_mode,

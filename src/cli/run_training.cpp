@@ -8,9 +8,12 @@
 
 #include "cli/run_config.h"
 #include "cli/run_main.h"
+#include "cli/wandb_options.h"
 #include "core/log.h"
+#include "report/hardware_source.h"
 #include "report/metric_names.h"
 #include "report/tensorboard.h"
+#include "report/wandb_sink.h"
 #include "train/interrupt.h"
 #include "train/trainer.h"
 
@@ -33,11 +36,21 @@ std::string run_name(const RunConfig& config) {
   return text;
 }
 
+// Without NVML a run lacks what it tells, and nothing else.
+std::unique_ptr<HardwareSource> hardware_source(bool is_gpu) {
+  std::string why_not;
+  std::unique_ptr<NvmlGpu> gpu = is_gpu ? NvmlGpu::open(&why_not) : nullptr;
+  if (!why_not.empty()) log::info("no power, temperature and utilisation of the GPU: {}", why_not);
+  return std::make_unique<HardwareSource>(std::move(gpu));
+}
+
 void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   std::error_code error;
   std::filesystem::create_directories(config.log_dir, error);
   CHECK(!error, "--log_dir {}: cannot be created ({})", config.log_dir, error.message());
   Metrics& metrics = trainer.metrics();
+  const bool is_gpu = trainer.device().device.starts_with("cuda");
+  metrics.add(hardware_source(is_gpu));
   metrics.add(std::make_unique<ConsoleSink>(console, config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames));
   // A resumed run goes on in the folder of the one before.
   std::string name = run_name(config);
@@ -45,13 +58,18 @@ void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   if (continues && config.wandb_run_name.empty()) name = trainer.logger_state().value("tensorboard_folder", name);
   trainer.logger_state()["tensorboard_folder"] = name;
   // First what may fail outside the output folder, so that it stays as it was.
-  metrics.add(std::make_unique<TensorboardSink>(std::filesystem::path(config.log_dir) / name));
+  const std::filesystem::path logs = std::filesystem::path(config.log_dir) / name;
+  metrics.add(std::make_unique<TensorboardSink>(logs));
   const FileMode mode = continues ? FileMode::append : FileMode::replace;
   metrics.add(std::make_unique<JsonlSink>(trainer.folder().metrics_file(), mode, trainer.steps_done()));
   metrics.add(std::make_unique<SummarySink>(trainer.folder().summary_file()));
-  if (config.use_wandb) {
-    log::warning("--use_wandb: W&B is not built yet; the same values are written to {} and TensorBoard",
-                 trainer.folder().metrics_file().string());
+  if (config.use_wandb) {  // behind the sink of the file that it reads
+    WandbRun wandb = new_wandb_run(config, is_gpu ? 1 : 0);
+    if (continues) wandb = continued_wandb_run(trainer.logger_state(), wandb);
+    trainer.logger_state()["wandb"] = wandb.to_json();
+    WandbOptions options = wandb_options(wandb, flags_to_json(config), trainer.folder().path(), logs);
+    options.is_interrupted = interrupted;
+    metrics.add(std::make_unique<WandbSink>(std::move(options)));
   }
 }
 

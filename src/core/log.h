@@ -1,4 +1,4 @@
-// One line to the user on standard error: info, note (a consequence the user should know), warning.
+// One line to the user on standard error. Called by everything.
 #pragma once
 
 #include <functional>
@@ -8,9 +8,9 @@
 
 namespace llmfp8::log {
 
-enum class Level { info, warning };
+enum class Level { info, warning, result };  // result: how a run ended
 
-void set_quiet(bool quiet);                          // drops info; warnings stay
+void set_quiet(bool quiet);                          // drops info; the others stay
 // Where messages go instead of standard error (a progress bar that must stay below them); null: standard error.
 void set_writer(std::function<void(const std::string& message)> writer);
 // For a module, which has a copy of this file: its messages go to the program's write(), which is quiet where it must be.
@@ -20,6 +20,11 @@ void write(Level level, const std::string& message);  // thread-safe; a warning 
 template <typename... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::info, fmt::format(format, std::forward<Args>(args)...));
+}
+
+template <typename... Args>
+void result(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::result, fmt::format(format, std::forward<Args>(args)...));
 }
 
 template <typename... Args>

@@ -46,6 +46,10 @@ std::string without_control_characters(std::string text) {
   return text;
 }
 
+std::string memory_text(double bytes) {
+  return bytes < 1e9 ? fmt::format("{:.0f} MB", bytes / 1e6) : fmt::format("{:.1f} GB", bytes / 1e9);
+}
+
 std::string number_text(double value, int decimals) {
   return decimals < 0 ? fmt::format("{:.3g}", value) : fmt::format("{:.{}f}", value, decimals);
 }
@@ -77,6 +81,8 @@ std::string progress_text(const Progress& progress, double seconds_left, int wid
   if (!std::isnan(seconds_left)) parts.push_back("ETA " + duration_text(seconds_left));
   if (!std::isnan(progress.tokens_per_second))
     parts.push_back(fmt::format("{:.0f} tokens/s", progress.tokens_per_second));
+  if (!std::isnan(progress.useful_share)) parts.push_back(fmt::format("{:.0f}% useful", 100.0 * progress.useful_share));
+  if (!std::isnan(progress.memory_bytes)) parts.push_back(memory_text(progress.memory_bytes));
   if (width == 0) {
     for (const std::string& part : parts) head += "  " + part;
     return head;

@@ -23,6 +23,8 @@ struct Progress {
   double loss = std::numeric_limits<double>::quiet_NaN();               // NaN: not shown
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();  // NaN: not shown
   std::string what = "step";                                            // "step", "evaluation" …
+  double useful_share = std::numeric_limits<double>::quiet_NaN();       // 0 … 1, see MetricNames; NaN: not shown
+  double memory_bytes = std::numeric_limits<double>::quiet_NaN();       // NaN: not shown
 };
 
 struct ConsoleOptions {

@@ -22,6 +22,7 @@ struct MetricNames {
   std::string_view gpu_memory_gb;
   std::string_view tokens_per_second;
   std::string_view supervised_tokens_per_second;
+  std::string_view useful_share;  // 0 … 1: tokens among the positions that were computed; the rest fills up batches
   std::string_view eta_s;
   std::string_view fp8_gemm_share;  // 0 … 1, of the floating-point operations in matrix products
 
@@ -50,6 +51,7 @@ inline constexpr MetricNames kTrainFp8Names = {
     .gpu_memory_gb = "",
     .tokens_per_second = "Train/TokensPerSecond",
     .supervised_tokens_per_second = "Train/SupervisedTokensPerSecond",
+    .useful_share = "Train/UsefulShare",
     .eta_s = "Train/ETA_s",
     .fp8_gemm_share = "Train/FP8_GEMM_Share",
     .eval_loss = "Eval/Loss",
@@ -76,6 +78,7 @@ inline constexpr MetricNames kTrainMultiGpuNames = {
     .gpu_memory_gb = "train/gpu_memory_gb",
     .tokens_per_second = "train/tokens_per_second",
     .supervised_tokens_per_second = "train/supervised_tokens_per_second",
+    .useful_share = "train/useful_share",
     .eta_s = "train/eta_s",
     .fp8_gemm_share = "train/fp8_gemm_share",
     .eval_loss = "eval/loss",

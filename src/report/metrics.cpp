@@ -27,6 +27,7 @@ void Metrics::log(std::int64_t step, const std::vector<std::pair<std::string_vie
     if (!name.empty()) record.values.emplace_back(std::string(name), value);
   }
   if (record.values.empty()) return;
+  for (const auto& source : sources_) source->append(record.values);
   for (const auto& sink : sinks_) sink->log(record);
 }
 
@@ -42,6 +43,10 @@ void Metrics::text(std::string_view name, std::string_view value) {
 
 void Metrics::finish() {
   for (const auto& sink : sinks_) sink->finish();
+}
+
+void Metrics::describe(nlohmann::ordered_json& run_json) const {
+  for (const auto& sink : sinks_) sink->describe(run_json);
 }
 
 nlohmann::ordered_json json_number(double value) {

@@ -32,21 +32,33 @@ class MetricsSink {
   virtual void text(const std::string& name, const std::string& value) = 0;
   // The run is over, well or not. Called once.
   virtual void finish() {}
+  // What run.json says of where the values go.
+  virtual void describe(nlohmann::ordered_json&) const {}
+};
+
+// Measured when something is logged, and written beside it: memory and power of a device.
+class MetricsSource {
+ public:
+  virtual ~MetricsSource() = default;
+  virtual void append(MetricValues& values) = 0;
 };
 
 // Hands on to every sink, in the order in which they were added. Not thread-safe: one thread reports.
 class Metrics {
  public:
   void add(std::unique_ptr<MetricsSink> sink) { sinks_.push_back(std::move(sink)); }
+  void add(std::unique_ptr<MetricsSource> source) { sources_.push_back(std::move(source)); }
 
   // Values with an empty name (see metric_names.h) are dropped; a record without values is not logged.
   void log(std::int64_t step, const std::vector<std::pair<std::string_view, double>>& values);
   void summary(std::string_view name, double value);
   void text(std::string_view name, std::string_view value);
   void finish();
+  void describe(nlohmann::ordered_json& run_json) const;
 
  private:
   std::vector<std::unique_ptr<MetricsSink>> sinks_;
+  std::vector<std::unique_ptr<MetricsSource>> sources_;
 };
 
 // A finite number as a number, else "NaN", "Infinity" or "-Infinity": JSON has no such numbers.

@@ -272,8 +272,11 @@ void Engine::update(Ops& ops) {
 
 void Engine::read_scalars(std::span<const HostBatch> micro_batches) {
   backend_.copy_to_host(scalars_in_.next(), scalars_, sizeof(StepScalars), *stream_);
-  InFlight step{scalars_in_.enqueued(*stream_), 0};
-  for (const HostBatch& batch : micro_batches) step.num_tokens += batch.counts.num_tokens;
+  InFlight step{scalars_in_.enqueued(*stream_)};
+  for (const HostBatch& batch : micro_batches) {
+    step.num_tokens += batch.counts.num_tokens;
+    step.num_positions += batch.capacity;
+  }
   in_flight_.push_back(step);
 }
 
@@ -286,6 +289,7 @@ StepResult Engine::next_result() {
   std::memcpy(&host, scalars_in_.data(step.block), sizeof(host));
   StepResult result;
   result.num_tokens = step.num_tokens;
+  result.num_positions = step.num_positions;
   result.num_supervised = host.num_supervised;
   result.loss = host.num_supervised > 0 ? host.loss_sum / static_cast<double>(host.num_supervised) : 0.0;
   result.grad_norm = static_cast<double>(host.grad_norm);

@@ -43,6 +43,7 @@ struct StepResult {
   double grad_norm = 0;              // of its gradient, before clipping
   bool ok = false;                   // false: loss or gradient norm was not finite and nothing has changed
   std::int64_t num_tokens = 0;
+  std::int64_t num_positions = 0;    // that were computed: num_tokens and what fills the batches' capacities
   std::int64_t num_supervised = 0;
 };
 
@@ -153,6 +154,7 @@ class Engine {
   struct InFlight {
     std::size_t block = 0;  // of scalars_in_
     std::int64_t num_tokens = 0;
+    std::int64_t num_positions = 0;
   };
   std::deque<InFlight> in_flight_;
   bool halted_ = false;             // the device's StepScalars::halted is set and every result has been asked for

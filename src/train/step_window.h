@@ -10,6 +10,7 @@ namespace llmfp8 {
 struct StepWindow {
   std::int64_t steps = 0;
   std::int64_t tokens = 0;
+  std::int64_t positions = 0;  // that were computed: tokens and what fills the capacities of batches
   std::int64_t supervised = 0;
   double loss_sum = 0;  // over supervised tokens
   double seconds = 0;
@@ -17,6 +18,7 @@ struct StepWindow {
   void add(const StepResult& result, double step_seconds) {
     steps += 1;
     tokens += result.num_tokens;
+    positions += result.num_positions;
     supervised += result.num_supervised;
     loss_sum += result.loss * static_cast<double>(result.num_supervised);
     seconds += step_seconds;

@@ -90,6 +90,7 @@ void Trainer::open() {
 
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_, backend_->capabilities()));
   throw_if_interrupted();
+  for (const MemoryLine& line : engine_->memory()) device_bytes_ += static_cast<double>(line.bytes);
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
   if (resume_ == nullptr) engine_->load(*inputs_.model);
   if (config_.health_interval > 0) health_ = std::make_unique<StepHealth>(*engine_);
@@ -195,6 +196,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
   json["checkpoints"] = {{"failed_steps", saver_->failed()}, {"beside_training", !saver_->waited_for_files()}};
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
+  metrics_.describe(json);
   json["flags"] = flags_;
   return json;
 }
@@ -299,6 +301,8 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   progress.total_steps = total_steps_;
   if (is_learnt) progress.loss = result.loss;
   progress.tokens_per_second = static_cast<double>(train_tokens_) / train_seconds_;
+  progress.useful_share = static_cast<double>(epoch_.tokens) / static_cast<double>(epoch_.positions);
+  progress.memory_bytes = device_bytes_;
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
   if (health_ && health_->is_pending() && health_->step() <= global_step_) log_health();
@@ -306,8 +310,6 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
   const StepWindow& w = window_;
-  double device_bytes = 0;
-  for (const MemoryLine& line : engine_->memory()) device_bytes += static_cast<double>(line.bytes);
   const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
   // A step without labels has no loss and no gradient: their names are left out.
   const auto learnt = [&](std::string_view name) { return result.num_supervised > 0 ? name : std::string_view(); };
@@ -319,10 +321,11 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
                               {names_.progress, static_cast<double>(global_step_) / static_cast<double>(total_steps_)},
                               {names_.step_time_s, seconds},
                               {names_.time_per_step_ms, 1000.0 * w.seconds / static_cast<double>(w.steps)},
-                              {names_.gpu_memory_mb, device_bytes / 1e6},
-                              {names_.gpu_memory_gb, device_bytes / 1e9},
+                              {names_.gpu_memory_mb, device_bytes_ / 1e6},
+                              {names_.gpu_memory_gb, device_bytes_ / 1e9},
                               {names_.tokens_per_second, static_cast<double>(w.tokens) / w.seconds},
                               {names_.supervised_tokens_per_second, static_cast<double>(w.supervised) / w.seconds},
+                              {names_.useful_share, static_cast<double>(w.tokens) / static_cast<double>(w.positions)},
                               {names_.eta_s, eta},
                               {names_.fp8_gemm_share, engine_->ledger().fp8_share()},
                               {learnt(names_.stability_loss), result.loss},
@@ -404,7 +407,7 @@ void Trainer::finish() {
   metrics_.text("device", backend_->capabilities().device);
   metrics_.finish();
   folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
-  log::info("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
+  log::result("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
             train_tokens_, duration_text(now_seconds() - started_), static_cast<double>(train_tokens_) / train_seconds_,
             evaluated_step_ >= 0 ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "", folder_.metrics_file().string());
 }

@@ -48,6 +48,7 @@ class Trainer {
   // What loggers want to find again after a resume ("tensorboard_folder", a W&B run id): filled before run() by who
   // adds them, kept in every checkpoint. An object; empty in a new run.
   nlohmann::ordered_json& logger_state() { return logger_state_; }
+  const Capabilities& device() const { return backend_->capabilities(); }
 
   // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when a step is not
   // finite (the last good state has then been saved) or nothing was learnt, DeviceFailed with what is kept when the device was lost.
@@ -112,6 +113,7 @@ class Trainer {
   std::deque<double> rates_;         // learning rates of the steps in flight
   std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
+  double device_bytes_ = 0;          // allocated before step 1; it stays
   double started_ = 0;               // seconds, steady clock
   double started_at_ = 0;            // seconds since 1970
   double train_seconds_ = 0;         // in steps alone

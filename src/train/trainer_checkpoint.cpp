@@ -21,7 +21,7 @@ Json to_json(const StepWindow& w) {
 }
 
 StepWindow window_from(const Json& json) {
-  return {json.at("steps"), json.at("tokens"), json.at("supervised"), json.at("loss_sum"), json.at("seconds")};
+  return {json.at("steps"), json.at("tokens"), json.at("positions"), json.at("supervised"), json.at("loss_sum"), json.at("seconds")};
 }
 
 Json to_json(const GemmLedger& ledger) {

@@ -1,5 +1,5 @@
 // A saved model is one that HF transformers loads, with the same logits as ours. Skipped where transformers is not installed:
-// Python is $LLMFP8_TEST_PYTHON, else the project's .venv, else python3.
+// Python is test_python().
 #include <cmath>
 #include <cstdlib>
 
@@ -15,19 +15,10 @@ namespace fs = std::filesystem;
 
 constexpr float kTolerance = 1e-5f;  // fp32 logits of these models; see tests/golden
 
-std::string python() {
-  if (const char* given = std::getenv("LLMFP8_TEST_PYTHON"); given != nullptr && *given != '\0') return given;
-  const fs::path venv = source_dir() / ".venv" / "bin" / "python";
-  return fs::exists(venv) ? venv.string() : "python3";
-}
-
 std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
 
 TEST(Transformers, LoadsWhatIsSavedWithTheSameLogits) {
-  if (std::system((python() + " -c 'import torch, transformers, safetensors' >/dev/null 2>&1").c_str()) != 0) {
-    GTEST_SKIP() << "transformers and torch are not installed for " << python()
-                 << " (LLMFP8_TEST_PYTHON names another Python)";
-  }
+  if (const std::string why = why_python_lacks("torch, transformers, safetensors"); !why.empty()) GTEST_SKIP() << why;
   for (const char* golden : {"llama_tied", "llama_untied", "qwen2"}) {
     SCOPED_TRACE(golden);
     Workshop shop;
@@ -40,7 +31,7 @@ TEST(Transformers, LoadsWhatIsSavedWithTheSameLogits) {
     const Finished parity = run_program("llm-fp8", {"parity", "--model", shop.output().string(), "--batch",
                                                     batch.string(), "--out", ours.string(), "--dtype", "fp32"});
     ASSERT_EQ(parity.code, 0) << parity.err;
-    const std::string command = python() + " " + quoted(source_dir() / "tests/e2e/transformers_logits.py") + " " +
+    const std::string command = test_python() + " " + quoted(source_dir() / "tests/e2e/transformers_logits.py") + " " +
                                 quoted(shop.output()) + " " + quoted(batch) + " " + quoted(theirs) + " >" +
                                 quoted(shop.path("log")) + " 2>&1";
     ASSERT_EQ(std::system(command.c_str()), 0) << read_bytes(shop.path("log"));

@@ -112,6 +112,15 @@ TEST(Console, SinkPrintsALineARecord) {
             "step 50: evaluation loss 2.0000, perplexity 7.39, 1234 tokens\n");
 }
 
+TEST(ProgressText, SaysWhatIsKnown) {
+  Progress all = progress(20);
+  all.useful_share = 0.934;
+  all.memory_bytes = 5.25e9;
+  EXPECT_EQ(progress_text(all, 3725.0, 0), "step  20/200  10%  loss 1.2346  ETA 1h 02m  5321 tokens/s  93% useful  5.2 GB");
+  all.memory_bytes = 812e6;
+  EXPECT_EQ(progress_text(all, 3725.0, 0), "step  20/200  10%  loss 1.2346  ETA 1h 02m  5321 tokens/s  93% useful  812 MB");
+}
+
 TEST(ProgressText, NeverWiderThanAsked) {
   for (int width = 1; width < 130; ++width) {
     const std::string text = progress_text(progress(20), 3725.0, width);

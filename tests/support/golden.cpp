@@ -31,6 +31,17 @@ std::vector<nlohmann::json> read_jsonl(const fs::path& path) {
   return rows;
 }
 
+std::string test_python() {
+  if (const char* given = std::getenv("LLMFP8_TEST_PYTHON"); given != nullptr && *given != '\0') return given;
+  const fs::path venv = source_dir() / ".venv" / "bin" / "python";
+  return fs::exists(venv) ? venv.string() : "python3";
+}
+
+std::string why_python_lacks(const std::string& modules) {
+  if (std::system((test_python() + " -c 'import " + modules + "' >/dev/null 2>&1").c_str()) == 0) return "";
+  return test_python() + " cannot import " + modules + " (LLMFP8_TEST_PYTHON names another Python)";
+}
+
 TempDir::TempDir() {
   std::string pattern = (fs::temp_directory_path() / "llmfp8_XXXXXX").string();
   if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");

@@ -15,6 +15,11 @@ std::filesystem::path program(const std::string& name);  // a built program, for
 nlohmann::json read_json(const std::filesystem::path& path);
 std::vector<nlohmann::json> read_jsonl(const std::filesystem::path& path);
 
+// LLMFP8_TEST_PYTHON, else the project's .venv, else python3.
+std::string test_python();
+// Empty where test_python() can import all of "torch, transformers"; else the reason, for GTEST_SKIP().
+std::string why_python_lacks(const std::string& modules);
+
 // A folder that is removed at the end of the test.
 class TempDir {
  public:

@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"report", "one HTML page of a run, or of several side by side", run_report},
     {"runs", "the runs in a folder, as a table", run_runs},
     {"bench", "how fast a model of a given shape trains here", run_bench},
+    {"wandb-sync", "hand a run that lies on disk to Weights & Biases", run_wandb_sync},
     {"doctor", "what this machine and build can do", run_doctor},
 };
 
@@ -35,7 +36,7 @@ std::string help_text() {
   std::string out =
       "llm-fp8: looks at, runs and checks models. Fine-tuning is ./train_fp8.\n\n"
       "usage: llm-fp8 COMMAND [flags]\n\n";
-  for (const Command& command : kCommands) out += fmt::format("  {:<10}{}\n", command.name, command.summary);
+  for (const Command& command : kCommands) out += fmt::format("  {:<12}{}\n", command.name, command.summary);
   out += "\nllm-fp8 COMMAND --help lists a command's flags; llm-fp8 --version prints the version.\n";
   return out;
 }

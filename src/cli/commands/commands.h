@@ -22,5 +22,6 @@ int run_doctor(CommandArgs args);
 int run_parity(CommandArgs args);
 int run_report(CommandArgs args);
 int run_runs(CommandArgs args);
+int run_wandb_sync(CommandArgs args);
 
 }  // namespace llmfp8

@@ -15,6 +15,8 @@
 #include "data/parquet.h"
 #include "hub/hub_cache.h"
 #include "params/weight_table.h"
+#include "report/hardware_source.h"
+#include "report/wandb_sink.h"
 
 namespace llmfp8 {
 namespace {
@@ -123,6 +125,8 @@ int run_doctor(CommandArgs args) {
   };
   std::string why_not;
   const std::unique_ptr<Backend> cuda = create_cuda_backend(&why_not);
+  std::string no_nvml;
+  const std::unique_ptr<NvmlGpu> nvml = NvmlGpu::open(&no_nvml);
   const ParquetSupport parquet = parquet_support();
   Lines lines = {
       {"version", LLMFP8_VERSION},
@@ -133,6 +137,8 @@ int run_doctor(CommandArgs args) {
       {"fp8, tensor scales", format(can.fp8_tensor)},
       {"mxfp8", format(can.mxfp8)},
       {"cuda", cuda ? cuda->capabilities().device : "no: " + why_not},
+      {"gpu sensors", nvml ? "NVML" : "no: " + no_nvml},
+      {"--use_wandb", "through " + wandb_python()},
   };
   for (const std::string& file : cuda_backend_files()) lines.emplace_back("cuda file", file);
   lines.emplace_back("parquet", parquet.available ? parquet.detail : "no: " + parquet.detail);
