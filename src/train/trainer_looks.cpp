@@ -19,17 +19,6 @@ fs::path health_file(const RunFolder& folder) { return folder.path() / "health.j
 fs::path answers_folder(const RunFolder& folder) { return folder.path() / "answers"; }
 fs::path answers_file(const RunFolder& folder, std::int64_t step) { return answers_folder(folder) / fmt::format("step-{}.jsonl", step); }
 
-// The step of answers_file(); -1: another file.
-std::int64_t step_of(const fs::path& file) {
-  const std::string stem = file.stem().string();
-  if (!stem.starts_with("step-")) return -1;
-  try {
-    return std::stoll(stem.substr(5));
-  } catch (const std::exception&) {
-    return -1;
-  }
-}
-
 // Only the lines of steps up to last_step stay; what is no such line goes too.
 void trim_health(const fs::path& path, std::int64_t last_step) {
   std::ifstream in(path);
@@ -146,7 +135,7 @@ void Trainer::trim_side_files(std::int64_t last_step) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(answers_folder(folder_), error)) {
     std::error_code ignored;
-    if (step_of(entry.path()) > last_step) fs::remove(entry.path(), ignored);
+    if (step_of(entry.path().parent_path() / entry.path().stem()) > last_step) fs::remove(entry.path(), ignored);
   }
   if (answers_ && last_step >= 0 && fs::exists(answers_file(folder_, 0), error)) first_answers_ = read_answers(answers_file(folder_, 0));
 }
