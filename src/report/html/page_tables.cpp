@@ -180,7 +180,7 @@ std::string run_section(Runs runs) {
   }
   if (!memory.empty()) memory.add("total", each(runs, [](const RunRecord& run) { return bytes_text(run.memory_bytes); }));
   return section("runs", "Runs, memory, rows", "",
-                 "<div class=\"columns\">" + facts.html("texts") + memory.html("numbers") + rows.html("numbers") + "</div>");
+                 "<div class=\"columns wide\">" + facts.html("texts") + memory.html("numbers") + rows.html("numbers") + "</div>");
 }
 
 std::string configuration_section(Runs runs) {
