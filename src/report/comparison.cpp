@@ -13,12 +13,12 @@ namespace {
 
 // What two runs of a comparison of precisions are expected to differ in: the precision, and names and places.
 constexpr std::array kExpectedFlags = {
-    std::string_view("mixed_precision"), std::string_view("fp8_scenario"), std::string_view("use_te"),
-    std::string_view("fp8_strict"),      std::string_view("fp8_lm_head"),  std::string_view("fp8_start"),
-    std::string_view("output_dir"),      std::string_view("log_dir"),      std::string_view("use_wandb"),
+    std::string_view("mixed_precision"), std::string_view("fp8_scenario"),   std::string_view("use_te"),
+    std::string_view("fp8_strict"),      std::string_view("fp8_lm_head"),    std::string_view("fp8_start"),
+    std::string_view("output_dir"),      std::string_view("log_dir"),        std::string_view("use_wandb"),
     std::string_view("wandb_project"),   std::string_view("wandb_run_name"), std::string_view("config"),
-    std::string_view("overwrite"),       std::string_view("quiet"),        std::string_view("resume"),
-    std::string_view("log_interval"),    std::string_view("save_interval"), std::string_view("keep_checkpoints")};
+    std::string_view("overwrite"),       std::string_view("quiet"),          std::string_view("resume"),
+    std::string_view("log_interval"),    std::string_view("save_interval"),  std::string_view("keep_checkpoints")};
 
 struct Mean {
   double value = kUnknown, first_step = 0, last_step = 0;
@@ -88,7 +88,8 @@ Comparison compare_runs(const RunRecord& run, const RunRecord& baseline) {
   result.eval_loss = compare_eval(run, baseline);
   const std::array pair = {baseline, run};
   for (const std::string& name : differing_flags(pair)) {
-    if (std::find(kExpectedFlags.begin(), kExpectedFlags.end(), name) == kExpectedFlags.end()) result.other_flags.push_back(name);
+    if (std::find(kExpectedFlags.begin(), kExpectedFlags.end(), name) == kExpectedFlags.end())
+      result.other_flags.push_back(name);
   }
   return result;
 }
@@ -138,7 +139,8 @@ std::vector<std::string> differing_flags(std::span<const RunRecord> runs) {
     }
   }
   std::erase_if(names, [&](const std::string& name) {
-    return std::all_of(runs.begin(), runs.end(), [&](const RunRecord& run) { return run.flag(name) == runs.front().flag(name); });
+    return std::all_of(runs.begin(), runs.end(),
+                       [&](const RunRecord& run) { return run.flag(name) == runs.front().flag(name); });
   });
   return names;
 }

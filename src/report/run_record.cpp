@@ -15,9 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr std::uintmax_t kMaxJsonBytes = std::uintmax_t{16} << 20;     // of run.json and summary.json
-constexpr std::uintmax_t kMaxMetricsBytes = std::uintmax_t{2} << 30;   // ten million records
-constexpr int kMaxDepth = 16;                                          // what is printed is printed recursively
+constexpr std::uintmax_t kMaxJsonBytes = std::uintmax_t{16} << 20;    // of run.json and summary.json
+constexpr std::uintmax_t kMaxMetricsBytes = std::uintmax_t{2} << 30;  // ten million records
+constexpr int kMaxDepth = 16;                                         // what is printed is printed recursively
 
 // Discarded where the text is not JSON. What is nested too deeply is dropped.
 Json parse(const std::string& text) {
@@ -104,9 +104,10 @@ class MetricsReader {
     }
     CHECK(good > 0 || broken == 0, "{}: not one line is a record of a run", path.string());
     if (broken > 0) {
-      run_.left_out.push_back(broken == 1 && last_broken == number
-                                  ? fmt::format("metrics.jsonl: the last line (line {}) is cut off", number)
-                                  : fmt::format("metrics.jsonl: {} broken lines (the last is line {})", broken, last_broken));
+      run_.left_out.push_back(
+          broken == 1 && last_broken == number
+              ? fmt::format("metrics.jsonl: the last line (line {}) is cut off", number)
+              : fmt::format("metrics.jsonl: {} broken lines (the last is line {})", broken, last_broken));
     }
   }
 
@@ -137,7 +138,8 @@ class MetricsReader {
         return;
       }
     }
-    for (const auto& [prefix, layers] : {std::pair{kFp8AmaxPrefix, &run_.fp8_amax}, {kFp8SaturationPrefix, &run_.fp8_saturation}}) {
+    for (const auto& [prefix, layers] :
+         {std::pair{kFp8AmaxPrefix, &run_.fp8_amax}, {kFp8SaturationPrefix, &run_.fp8_saturation}}) {
       if (name.starts_with(prefix)) append((*layers)[std::string(name.substr(prefix.size()))], point);
     }
   }
@@ -164,7 +166,8 @@ void read_flags(const Json& run, RunRecord& record) {
   if (!flags.is_object()) return;
   for (const auto& [name, flag] : flags.items()) {
     const bool is_described = flag.is_object() && flag.contains("value");
-    record.flags.push_back({name, text_of(is_described ? flag["value"] : flag), is_described ? text_at(flag, "from") : ""});
+    record.flags.push_back(
+        {name, text_of(is_described ? flag["value"] : flag), is_described ? text_at(flag, "from") : ""});
   }
 }
 
@@ -236,7 +239,8 @@ const SeriesPoints* RunRecord::find(std::string_view id) const {
 double RunRecord::last(std::string_view id) const {
   const SeriesPoints* points = find(id);
   if (points == nullptr) return kUnknown;
-  const auto it = std::find_if(points->rbegin(), points->rend(), [](const SeriesPoint& p) { return std::isfinite(p.value); });
+  const auto it =
+      std::find_if(points->rbegin(), points->rend(), [](const SeriesPoint& p) { return std::isfinite(p.value); });
   return it == points->rend() ? kUnknown : it->value;
 }
 
@@ -254,7 +258,8 @@ RunRecord read_run(const fs::path& folder) {
   std::error_code ignored;
   CHECK(fs::exists(folder, ignored), "{}: no such folder, wanted the --output_dir of a run", folder.string());
   CHECK(fs::is_directory(folder, ignored), "{}: a file, wanted the --output_dir of a run", folder.string());
-  CHECK(fs::exists(folder / "run.json", ignored), "{}: no run.json in it, wanted the --output_dir of a run", folder.string());
+  CHECK(fs::exists(folder / "run.json", ignored), "{}: no run.json in it, wanted the --output_dir of a run",
+        folder.string());
   RunRecord record;
   record.folder = folder;
   read_run_json(read_object(folder / "run.json"), record);

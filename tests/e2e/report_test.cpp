@@ -13,8 +13,8 @@ class Report : public ::testing::Test {
  protected:
   void SetUp() override {
     for (const char* precision : {"bf16", "fp8"}) {
-      const Finished run = run_program("train_fp8", shop_.args({"--mixed_precision", precision, "--max_steps", "9", "--output_dir",
-                                                                (runs() / precision).string()}));
+      const Finished run = run_program("train_fp8", shop_.args({"--mixed_precision", precision, "--max_steps", "9",
+                                                                "--output_dir", (runs() / precision).string()}));
       ASSERT_EQ(run.code, 0) << run.err;
     }
   }
@@ -37,15 +37,16 @@ TEST_F(Report, WritesAPageOfOneAndOfSeveralRuns) {
   EXPECT_NE(page.find("e4m3 x e4m3 delayed"), std::string::npos);
 
   const fs::path out = shop_.path("both.html");
-  const Finished both = run_program(
-      "llm-fp8", {"report", (runs() / "fp8").string(), (runs() / "bf16").string(), "--out", out.string(), "--title", "A <title>"});
+  const Finished both = run_program("llm-fp8", {"report", (runs() / "fp8").string(), (runs() / "bf16").string(),
+                                                "--out", out.string(), "--title", "A <title>"});
   ASSERT_EQ(both.code, 0) << both.err;
   const std::string compared = read_bytes(out);
   EXPECT_NE(compared.find("<title>A &lt;title&gt;</title>"), std::string::npos);
-  EXPECT_NE(compared.find("<b>fp8</b> against <b>bf16</b>"), std::string::npos);  // the bf16 run is the baseline, though second
+  EXPECT_NE(compared.find("<b>fp8</b> against <b>bf16</b>"),
+            std::string::npos);  // the bf16 run is the baseline, though second
 
-  const Finished turned = run_program("llm-fp8", {"report", (runs() / "fp8").string(), (runs() / "bf16").string(), "--baseline", "fp8", "--out",
-                                                  out.string()});
+  const Finished turned = run_program("llm-fp8", {"report", (runs() / "fp8").string(), (runs() / "bf16").string(),
+                                                  "--baseline", "fp8", "--out", out.string()});
   ASSERT_EQ(turned.code, 0) << turned.err;
   EXPECT_NE(read_bytes(out).find("<b>bf16</b> against <b>fp8</b>"), std::string::npos);
 }
@@ -60,7 +61,8 @@ TEST_F(Report, BadInputIsOneLine) {
   EXPECT_EQ(missing.errors().size(), 1u) << missing.err;
   EXPECT_TRUE(missing.says("no such folder"));
   EXPECT_EQ(run_program("llm-fp8", {"report", (runs() / "fp8").string(), "--baseline", "x"}).code, 2);
-  const Finished unwritable = run_program("llm-fp8", {"report", (runs() / "fp8").string(), "--out", (shop_.path("no") / "x.html").string()});
+  const Finished unwritable =
+      run_program("llm-fp8", {"report", (runs() / "fp8").string(), "--out", (shop_.path("no") / "x.html").string()});
   EXPECT_EQ(unwritable.code, 1);
   EXPECT_EQ(unwritable.errors().size(), 1u) << unwritable.err;
 

@@ -39,7 +39,8 @@ Loaded load(const fs::path& folder, const std::string& html) {
   std::ofstream(folder / "page.html") << html;
   // A sandbox needs rights that a container does not give. The profile stays in the test's own folder.
   const std::string command = fmt::format(
-      "HOME='{0}' timeout 120 {1} --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir='{0}/profile' "
+      "HOME='{0}' timeout 120 {1} --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage "
+      "--user-data-dir='{0}/profile' "
       "--enable-logging=stderr --virtual-time-budget=8000 --window-size=1000,1400 --dump-dom 'file://{0}/page.html' "
       ">'{0}/dom' 2>'{0}/console'",
       folder.string(), browser());
@@ -64,9 +65,12 @@ class Browser : public ::testing::Test {
   std::string page(bool several) const {
     std::vector<RunRecord> runs = {read_run(FakeRun{}.write(dir_.path() / "runs" / "bf16"))};
     if (several) {
-      runs.push_back(read_run(FakeRun{.precision = "fp8 (default)", .loss_offset = 0.1, .name = "</script><b>fp8"}.write(dir_.path() / "runs" / "b")));
-      runs.push_back(read_run(FakeRun{.precision = "fp8 (mxfp8)", .steps = 60, .name = "a-rather-long-name_of_a_run-with-mxfp8-and-more-of-it"}.write(
-          dir_.path() / "runs" / "c")));
+      runs.push_back(
+          read_run(FakeRun{.precision = "fp8 (default)", .loss_offset = 0.1, .name = "</script><b>fp8"}.write(
+              dir_.path() / "runs" / "b")));
+      runs.push_back(read_run(FakeRun{
+          .precision = "fp8 (mxfp8)", .steps = 60, .name = "a-rather-long-name_of_a_run-with-mxfp8-and-more-of-it"}
+                                  .write(dir_.path() / "runs" / "c")));
     }
     return report_page(runs, {.title = "", .baseline = 0, .made = 1700000000, .version = "0.1.0"}, plot_library());
   }
@@ -118,8 +122,10 @@ TEST_F(Browser, FitsAPhoneAndObeysTheKeyboard) {
       told.clean = !root.dataset.errors && page.querySelectorAll('canvas').length === 12;
       document.body.dataset.told = JSON.stringify(told);
     };)";
-  const std::string wrapper = fmt::format("<!doctype html><body><iframe id=\"f\" style=\"width:360px;height:900px;border:0\" srcdoc=\"{}\"></iframe><script>{}</script>",
-                                          escape_html(page(true)), script);
+  const std::string wrapper = fmt::format(
+      "<!doctype html><body><iframe id=\"f\" style=\"width:360px;height:900px;border:0\" "
+      "srcdoc=\"{}\"></iframe><script>{}</script>",
+      escape_html(page(true)), script);
   const Loaded loaded = load(dir_.path(), wrapper);
   const std::size_t at = loaded.dom.find("data-told=\"");
   ASSERT_NE(at, std::string::npos) << loaded.console;

@@ -17,15 +17,17 @@ using testing::FakeRun;
 
 SeriesPoints curve(const std::vector<double>& values) {
   SeriesPoints points;
-  for (std::size_t i = 0; i < values.size(); ++i) points.push_back({.step = static_cast<double>(i + 1), .seconds = 0, .tokens = 0, .value = values[i]});
+  for (std::size_t i = 0; i < values.size(); ++i)
+    points.push_back({.step = static_cast<double>(i + 1), .seconds = 0, .tokens = 0, .value = values[i]});
   return points;
 }
 
 TEST(CompareRuns, RatiosAndTheLastTenth) {
   const testing::TempDir dir;
   const RunRecord base = read_run(FakeRun{.tokens_per_second = 1000, .memory_mb = 200}.write(dir.path() / "a"));
-  const RunRecord run =
-      read_run(FakeRun{.precision = "fp8 (default)", .loss_offset = 0.5, .tokens_per_second = 1300, .memory_mb = 150}.write(dir.path() / "b"));
+  const RunRecord run = read_run(
+      FakeRun{.precision = "fp8 (default)", .loss_offset = 0.5, .tokens_per_second = 1300, .memory_mb = 150}.write(
+          dir.path() / "b"));
   const Comparison c = compare_runs(run, base);
   EXPECT_DOUBLE_EQ(c.speed_up.value(), 1.3);
   EXPECT_DOUBLE_EQ(c.memory_ratio.value(), 0.75);

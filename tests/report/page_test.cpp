@@ -14,7 +14,8 @@ namespace {
 
 using testing::FakeRun;
 
-constexpr PlotLibrary kLibrary = {.script = "/* library */", .style = "/* its style */", .license = "its licence", .missing = {}};
+constexpr PlotLibrary kLibrary = {
+    .script = "/* library */", .style = "/* its style */", .license = "its licence", .missing = {}};
 constexpr const char* kEvil = "</script><script>alert(1)</script><!-- {{title}} \" onload='x' &amp;";
 
 std::size_t count_of(const std::string& text, const std::string& part) {
@@ -32,9 +33,9 @@ std::string page_of(const std::vector<RunRecord>& runs, std::size_t baseline = 0
 TEST(EscapeHtml, Everything) {
   EXPECT_EQ(escape_html("a<b>&\"'é\n"), "a&lt;b&gt;&amp;&quot;&#39;é\n");
   EXPECT_EQ(escape_html(std::string("\0\x1b", 2)), "\xEF\xBF\xBD\xEF\xBF\xBD");
-  EXPECT_EQ(escape_html("\xff<"), "\xEF\xBF\xBD&lt;");          // not UTF-8
+  EXPECT_EQ(escape_html("\xff<"), "\xEF\xBF\xBD&lt;");                  // not UTF-8
   EXPECT_EQ(escape_html("\xe2\x80<"), "\xEF\xBF\xBD\xEF\xBF\xBD&lt;");  // a cut sequence does not swallow the <
-  EXPECT_EQ(escape_html("\xc0\xbc"), "\xEF\xBF\xBD\xEF\xBF\xBD");     // an overlong '<'
+  EXPECT_EQ(escape_html("\xc0\xbc"), "\xEF\xBF\xBD\xEF\xBF\xBD");       // an overlong '<'
 }
 
 TEST(JsonForScript, NothingEndsTheElement) {
@@ -68,13 +69,17 @@ TEST(Page, OfOneRun) {
   const testing::TempDir dir;
   const std::string page = page_of({read_run(FakeRun{}.write(dir.path() / "alone"))});
   EXPECT_TRUE(has(page, "<title>alone</title>"));
-  EXPECT_TRUE(has(page, "Loss <b>4.762 → 0.8333</b> in 100 steps, 50,000 tokens in 50s (<b>1,000</b> tokens/s); evaluation loss <b>2</b>"));
-  for (const char* id : {"chart-loss", "chart-eval_loss", "chart-learning_rate", "chart-grad_norm", "chart-tokens_per_second", "chart-memory"}) {
+  EXPECT_TRUE(has(page,
+                  "Loss <b>4.762 → 0.8333</b> in 100 steps, 50,000 tokens in 50s (<b>1,000</b> tokens/s); evaluation "
+                  "loss <b>2</b>"));
+  for (const char* id : {"chart-loss", "chart-eval_loss", "chart-learning_rate", "chart-grad_norm",
+                         "chart-tokens_per_second", "chart-memory"}) {
     EXPECT_EQ(count_of(page, fmt::format("id=\"{}\"", id)), 1u) << id;
   }
   EXPECT_FALSE(has(page, "chart-accuracy"));  // not logged: not shown
   EXPECT_FALSE(has(page, "fp8_amax"));
-  for (const char* id : {"stability", "formats", "runs", "configuration"}) EXPECT_TRUE(has(page, fmt::format("<h2 id=\"{}\"", id))) << id;
+  for (const char* id : {"stability", "formats", "runs", "configuration"})
+    EXPECT_TRUE(has(page, fmt::format("<h2 id=\"{}\"", id))) << id;
   EXPECT_TRUE(has(page, "75.0 % of the operations"));
   EXPECT_TRUE(has(page, "a note"));
   EXPECT_TRUE(has(page, "its licence"));
@@ -87,11 +92,16 @@ TEST(Page, OfSeveralRunsComparesThem) {
   const testing::TempDir dir;
   const std::vector<RunRecord> runs = {
       read_run(FakeRun{.tokens_per_second = 1000, .memory_mb = 200}.write(dir.path() / "base")),
-      read_run(FakeRun{.precision = "fp8 (default)", .loss_offset = 0.01, .tokens_per_second = 1300, .memory_mb = 150, .batch_size = 9}.write(
-          dir.path() / "fast"))};
+      read_run(FakeRun{.precision = "fp8 (default)",
+                       .loss_offset = 0.01,
+                       .tokens_per_second = 1300,
+                       .memory_mb = 150,
+                       .batch_size = 9}
+                   .write(dir.path() / "fast"))};
   const std::string page = page_of(runs);
-  EXPECT_TRUE(has(page, "<b>fast</b> against <b>base</b>: <b>1.30×</b> the speed (1,300 against 1,000 tokens/s), "
-                        "<b>0.75×</b> the memory (150 MB against 200 MB), loss <b>+0.0100</b>"));
+  EXPECT_TRUE(has(page,
+                  "<b>fast</b> against <b>base</b>: <b>1.30×</b> the speed (1,300 against 1,000 tokens/s), "
+                  "<b>0.75×</b> the memory (150 MB against 200 MB), loss <b>+0.0100</b>"));
   EXPECT_TRUE(has(page, "means of steps 91–100, the last 10 %"));
   EXPECT_TRUE(has(page, "Not precision alone: they also differ in batch_size."));
   EXPECT_EQ(count_of(page, "class=\"card\""), 2u);
@@ -122,7 +132,8 @@ TEST(Page, NoTextOfARunBreaksOut) {
   EXPECT_EQ(count_of(page, "alert(1)<"), 0u);
   EXPECT_EQ(count_of(page, "<!--"), 0u);
   const std::vector<RunRecord> both = {run, other};
-  EXPECT_FALSE(has(verdict_html(both, 0) + cards_html(both, 0) + charts_html(page_data(both, 0)) + tables_html(both), "onload='"));
+  EXPECT_FALSE(has(verdict_html(both, 0) + cards_html(both, 0) + charts_html(page_data(both, 0)) + tables_html(both),
+                   "onload='"));
   EXPECT_TRUE(has(page, "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;"));
   EXPECT_GT(count_of(page, "{{title}}"), 0u);  // the text of the run, as it was
 }
@@ -139,7 +150,8 @@ TEST(Page, LayersGetAChartOfTheirOwn) {
 TEST(Page, StaysBelowTwoMegabytes) {
   const testing::TempDir dir;
   const RunRecord run = read_run(FakeRun{.steps = 20000}.write(dir.path() / "long"));
-  const std::string one = page_of({run}), three = page_of({run, run, run}), many = page_of(std::vector<RunRecord>(30, run));
+  const std::string one = page_of({run}), three = page_of({run, run, run}),
+                    many = page_of(std::vector<RunRecord>(30, run));
   EXPECT_LT(one.size(), 500'000u);
   EXPECT_LT(three.size(), 1'500'000u);
   EXPECT_LT(many.size(), 1'900'000u);  // the library is 130 kB

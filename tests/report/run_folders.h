@@ -34,7 +34,8 @@ struct FakeRun {
                 {"precision", precision},
                 {"fallback", ""},
                 {"notes", Json::array({"a note"})},
-                {"recipe_that_ran", {{"qkv", {{"fprop", precision}, {"dgrad", "bf16"}, {"wgrad", "bf16"}}}, {"fp8_flop_share", 0.75}}},
+                {"recipe_that_ran",
+                 {{"qkv", {{"fprop", precision}, {"dgrad", "bf16"}, {"wgrad", "bf16"}}}, {"fp8_flop_share", 0.75}}},
                 {"parameters", 1000},
                 {"rows", {{"train", 90}, {"held_out", 10}}},
                 {"steps", {{"done", steps}, {"total", steps}}},
@@ -71,6 +72,8 @@ struct FakeRun {
   }
 };
 
-inline void append_to(const std::filesystem::path& file, const std::string& text) { std::ofstream(file, std::ios::app) << text; }
+inline void append_to(const std::filesystem::path& file, const std::string& text) {
+  std::ofstream(file, std::ios::app) << text;
+}
 
 }  // namespace llmfp8::testing

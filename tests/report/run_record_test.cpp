@@ -52,8 +52,10 @@ TEST(RunRecord, BothStylesOfNamesGiveTheSameCurves) {
   const testing::TempDir dir;
   FakeRun{}.write(dir.path());
   std::ofstream(dir.path() / "metrics.jsonl")
-      << R"({"step": 10, "time": 1.0, "train/loss": 1.5, "train/gpu_memory_gb": 2.5, "train/tokens_per_second": 7.0})" << "\n"
-      << R"({"step": 10, "time": 2.0, "eval/loss": 1.75, "eval/accuracy": 0.5})" << "\n";
+      << R"({"step": 10, "time": 1.0, "train/loss": 1.5, "train/gpu_memory_gb": 2.5, "train/tokens_per_second": 7.0})"
+      << "\n"
+      << R"({"step": 10, "time": 2.0, "eval/loss": 1.75, "eval/accuracy": 0.5})"
+      << "\n";
   const RunRecord run = read_run(dir.path());
   EXPECT_DOUBLE_EQ(run.last("loss"), 1.5);
   EXPECT_DOUBLE_EQ(run.last("memory"), 2500);
@@ -65,7 +67,9 @@ TEST(RunRecord, BothStylesOfNamesGiveTheSameCurves) {
 TEST(RunRecord, LayersAreKeptWhereARunLogsThem) {
   const testing::TempDir dir;
   FakeRun{}.write(dir.path());
-  testing::append_to(dir.path() / "metrics.jsonl", R"({"step": 100, "time": 9, "fp8/amax/layer 0 qkv": 3.5, "fp8/saturation/layer 0 qkv": 0.25})" "\n");
+  testing::append_to(dir.path() / "metrics.jsonl",
+                     R"({"step": 100, "time": 9, "fp8/amax/layer 0 qkv": 3.5, "fp8/saturation/layer 0 qkv": 0.25})"
+                     "\n");
   const RunRecord run = read_run(dir.path());
   ASSERT_EQ(run.fp8_amax.count("layer 0 qkv"), 1u);
   EXPECT_DOUBLE_EQ(run.fp8_amax.at("layer 0 qkv").front().value, 3.5);
@@ -87,7 +91,9 @@ TEST(RunRecord, ACutOffLastLineIsLeftOutAndSaid) {
 TEST(RunRecord, NumbersThatAreNotFiniteBreakTheCurve) {
   const testing::TempDir dir;
   FakeRun{.steps = 2}.write(dir.path());
-  testing::append_to(dir.path() / "metrics.jsonl", R"({"step": 3, "time": 3, "Train/Loss": "NaN", "Train/GradNorm": "Infinity"})" "\n");
+  testing::append_to(dir.path() / "metrics.jsonl",
+                     R"({"step": 3, "time": 3, "Train/Loss": "NaN", "Train/GradNorm": "Infinity"})"
+                     "\n");
   const RunRecord run = read_run(dir.path());
   ASSERT_EQ(run.find("loss")->size(), 3u);
   EXPECT_TRUE(std::isnan(run.find("loss")->back().value));
@@ -97,8 +103,10 @@ TEST(RunRecord, NumbersThatAreNotFiniteBreakTheCurve) {
 TEST(RunRecord, AResumedRunReplacesTheStepsThatWereLost) {
   const testing::TempDir dir;
   FakeRun{.steps = 10}.write(dir.path());
-  testing::append_to(dir.path() / "metrics.jsonl",
-                     R"({"step": 6, "time": 1700000100, "Train/Loss": 9.0, "Train/TimePerStep_ms": 500.0, "Train/TokensPerSecond": 1000})" "\n");
+  testing::append_to(
+      dir.path() / "metrics.jsonl",
+      R"({"step": 6, "time": 1700000100, "Train/Loss": 9.0, "Train/TimePerStep_ms": 500.0, "Train/TokensPerSecond": 1000})"
+      "\n");
   const RunRecord run = read_run(dir.path());
   ASSERT_EQ(run.find("loss")->size(), 6u);
   EXPECT_DOUBLE_EQ(run.find("loss")->back().value, 9.0);
@@ -117,7 +125,8 @@ TEST(RunRecord, RefusesWhatIsNoRunInOneLine) {
   EXPECT_EQ(error_of(run), (run / "run.json").string() + ": not a JSON object");
   EXPECT_EQ(error_of(run / "run.json"), (run / "run.json").string() + ": a file, wanted the --output_dir of a run");
   FakeRun{}.write(run);
-  std::ofstream(run / "metrics.jsonl") << "\x7f" "ELF\n\n";
+  std::ofstream(run / "metrics.jsonl") << "\x7f"
+                                          "ELF\n\n";
   EXPECT_EQ(error_of(run), (run / "metrics.jsonl").string() + ": not one line is a record of a run");
   FakeRun{}.write(run);
   std::ofstream(run / "summary.json") << "nope";
@@ -139,7 +148,8 @@ TEST(RunRecord, TakesWrongTypesForUnknown) {
 TEST(RunRecord, DeepNestingDoesNotEndTheProgram) {
   const testing::TempDir dir;
   const int depth = 200000;
-  std::ofstream(dir.path() / "run.json") << "{\"flags\": {\"a\": " << std::string(depth, '[') << std::string(depth, ']') << "}}";
+  std::ofstream(dir.path() / "run.json") << "{\"flags\": {\"a\": " << std::string(depth, '[') << std::string(depth, ']')
+                                         << "}}";
   EXPECT_LT(read_run(dir.path()).flag("a").size(), 100u);
 }
 

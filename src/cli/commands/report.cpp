@@ -48,11 +48,14 @@ void find_runs(const fs::path& dir, int depth, std::vector<fs::path>& found) {
   std::error_code error;
   for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
     std::error_code ignored;
-    if (it->is_directory(ignored) && !it->path().filename().string().starts_with('.')) find_runs(it->path(), depth - 1, found);
+    if (it->is_directory(ignored) && !it->path().filename().string().starts_with('.'))
+      find_runs(it->path(), depth - 1, found);
   }
 }
 
-std::string decimal(double value, int digits) { return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : "-"; }
+std::string decimal(double value, int digits) {
+  return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : "-";
+}
 
 std::string local_time(double seconds) {
   if (!(seconds > 0 && seconds < 1e11)) return "-";
@@ -65,7 +68,9 @@ std::string local_time(double seconds) {
 }
 
 nlohmann::ordered_json run_json(const RunRecord& run) {
-  const auto number = [](double value) { return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json(nullptr); };
+  const auto number = [](double value) {
+    return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json(nullptr);
+  };
   return {{"name", run.name},
           {"folder", run.folder.string()},
           {"state", run.state},
@@ -82,12 +87,20 @@ nlohmann::ordered_json run_json(const RunRecord& run) {
 }
 
 void print_table(const std::vector<RunRecord>& runs) {
-  TextTable table({{"run"}, {"state"}, {"model"}, {"precision"}, {"steps", Align::right}, {"loss", Align::right},
-                   {"eval loss", Align::right}, {"tokens/s", Align::right}, {"started"}});
+  TextTable table({{"run"},
+                   {"state"},
+                   {"model"},
+                   {"precision"},
+                   {"steps", Align::right},
+                   {"loss", Align::right},
+                   {"eval loss", Align::right},
+                   {"tokens/s", Align::right},
+                   {"started"}});
   for (const RunRecord& run : runs) {
     const std::string total = run.steps_total > 0 ? fmt::format("/{}", run.steps_total) : "";
-    table.add_row({run.name, run.state, run.model, run.precision, fmt::format("{}{}", run.steps_done, total), decimal(run.last("loss"), 4),
-                   decimal(run.last("eval_loss"), 4), decimal(run.tokens_per_second, 0), local_time(run.started)});
+    table.add_row({run.name, run.state, run.model, run.precision, fmt::format("{}{}", run.steps_done, total),
+                   decimal(run.last("loss"), 4), decimal(run.last("eval_loss"), 4), decimal(run.tokens_per_second, 0),
+                   local_time(run.started)});
   }
   fmt::print("{}", table.text(style_of_stdout()));
 }
@@ -99,7 +112,8 @@ int run_report(CommandArgs args) {
   std::string out, title, baseline;
   FlagSet flags("report", "one HTML page of a run, or of several side by side; it needs no network", "RUN… [flags]");
   flags.positionals("RUN", &folders, "the --output_dir of a run; several are compared", Presence::required);
-  flags.text("baseline", "NAME", &baseline, "the run that the others are compared with; without it the first in bf16, else the first");
+  flags.text("baseline", "NAME", &baseline,
+             "the run that the others are compared with; without it the first in bf16, else the first");
   flags.text("out", "FILE", &out, "the page; without it RUN/report.html, for several runs ./report.html");
   flags.text("title", "TEXT", &title, "title of the page; without it the names of the runs");
   if (!flags.parse(args)) return 0;
@@ -117,7 +131,9 @@ int run_report(CommandArgs args) {
   options.baseline = baseline_of(runs, baseline);
   options.made = now_seconds();
   options.version = LLMFP8_VERSION;
-  const fs::path file = !out.empty() ? fs::path(out) : runs.size() == 1 ? fs::path(folders[0]) / "report.html" : "report.html";
+  const fs::path file = !out.empty()       ? fs::path(out)
+                        : runs.size() == 1 ? fs::path(folders[0]) / "report.html"
+                                           : "report.html";
   write_file_atomically(file, report_page(runs, options, library));
   fmt::print("{}\n", file.string());
   return 0;
@@ -127,7 +143,8 @@ int run_runs(CommandArgs args) {
   std::vector<std::string> folders;
   bool json = false;
   FlagSet flags("runs", "the runs in a folder, the latest last", "[DIR] [flags]");
-  flags.positionals("DIR", &folders, "where to look, three folders deep; without it the current folder", Presence::optional);
+  flags.positionals("DIR", &folders, "where to look, three folders deep; without it the current folder",
+                    Presence::optional);
   flags.on_off("json", &json, "one JSON list");
   if (!flags.parse(args)) return 0;
   if (folders.empty()) folders.emplace_back(".");
@@ -148,7 +165,8 @@ int run_runs(CommandArgs args) {
   }
   // Runs whose start is not known come first.
   const auto start = [](const RunRecord& run) { return std::isfinite(run.started) ? run.started : 0.0; };
-  std::stable_sort(runs.begin(), runs.end(), [&](const RunRecord& a, const RunRecord& b) { return start(a) < start(b); });
+  std::stable_sort(runs.begin(), runs.end(),
+                   [&](const RunRecord& a, const RunRecord& b) { return start(a) < start(b); });
   if (json) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const RunRecord& run : runs) list.push_back(run_json(run));

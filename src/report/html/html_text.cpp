@@ -18,7 +18,10 @@ std::size_t utf8_length(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(at);
   if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xC2 && first <= 0xDF ? 2 : (first & 0xF0) == 0xE0 ? 3 : first >= 0xF0 && first <= 0xF4 ? 4 : 0;
+  const std::size_t length = first >= 0xC2 && first <= 0xDF   ? 2
+                             : (first & 0xF0) == 0xE0         ? 3
+                             : first >= 0xF0 && first <= 0xF4 ? 4
+                                                              : 0;
   if (length == 0 || at + length > text.size()) return 0;
   for (std::size_t i = 1; i < length; ++i) {
     if ((byte(at + i) & 0xC0) != 0x80) return 0;
@@ -29,7 +32,9 @@ std::size_t utf8_length(std::string_view text, std::size_t at) {
   return is_overlong || is_no_character ? 0 : length;
 }
 
-std::string with_minus(const std::string& text) { return text.starts_with('-') ? fmt::format("−{}", text.substr(1)) : text; }
+std::string with_minus(const std::string& text) {
+  return text.starts_with('-') ? fmt::format("−{}", text.substr(1)) : text;
+}
 
 }  // namespace
 
@@ -85,7 +90,8 @@ std::string fill_template(std::string_view text, const std::map<std::string, std
     const std::size_t close = text.find("}}", open);
     CHECK(close != std::string_view::npos, "the template has a {{{{ without }}}}");
     const auto value = values.find(text.substr(open + 2, close - open - 2));
-    CHECK(value != values.end(), "the template asks for {}, which has no value", text.substr(open + 2, close - open - 2));
+    CHECK(value != values.end(), "the template asks for {}, which has no value",
+          text.substr(open + 2, close - open - 2));
     out += value->second;
     at = close + 2;
   }

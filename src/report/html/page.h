@@ -26,9 +26,9 @@ std::string report_page(std::span<const RunRecord> runs, const PageOptions& opti
 // The parts of the page. All text in what they return is escaped.
 // What the scripts draw: {"runs": [{"name", "series": {id: {"step", "seconds", "tokens", "value"}}}], "charts": […]}.
 nlohmann::ordered_json page_data(std::span<const RunRecord> runs, std::size_t baseline);
-std::string verdict_html(std::span<const RunRecord> runs, std::size_t baseline);   // sentences
-std::string cards_html(std::span<const RunRecord> runs, std::size_t baseline);     // a card of numbers for each run
-std::string charts_html(const nlohmann::ordered_json& data);                       // a figure for each chart of page_data
-std::string tables_html(std::span<const RunRecord> runs);                          // stability, formats, configuration, rows
+std::string verdict_html(std::span<const RunRecord> runs, std::size_t baseline);  // sentences
+std::string cards_html(std::span<const RunRecord> runs, std::size_t baseline);    // a card of numbers for each run
+std::string charts_html(const nlohmann::ordered_json& data);  // a figure for each chart of page_data
+std::string tables_html(std::span<const RunRecord> runs);     // stability, formats, configuration, rows
 
 }  // namespace llmfp8

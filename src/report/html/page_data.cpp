@@ -34,7 +34,8 @@ Json count(double value) {
 Json columns(const SeriesPoints& all, std::size_t max_points) {
   Json step = Json::array(), seconds = Json::array(), tokens = Json::array(), value = Json::array();
   const SeriesPoints points = thinned(all, max_points);
-  const bool has_tokens = std::all_of(points.begin(), points.end(), [](const SeriesPoint& p) { return std::isfinite(p.tokens); });
+  const bool has_tokens =
+      std::all_of(points.begin(), points.end(), [](const SeriesPoint& p) { return std::isfinite(p.tokens); });
   for (const SeriesPoint& point : points) {
     step.push_back(count(point.step));
     seconds.push_back(number(std::round(point.seconds * 1000.0) / 1000.0));
@@ -48,7 +49,9 @@ Json columns(const SeriesPoints& all, std::size_t max_points) {
   return result;
 }
 
-std::size_t curves_of(const RunRecord& run) { return run.series.size() + run.fp8_amax.size() + run.fp8_saturation.size(); }
+std::size_t curves_of(const RunRecord& run) {
+  return run.series.size() + run.fp8_amax.size() + run.fp8_saturation.size();
+}
 
 }  // namespace
 
@@ -59,7 +62,8 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
 
   Json data = {{"baseline", baseline}, {"charts", Json::array()}, {"runs", Json::array()}};
   for (const SeriesSpec& spec : kSeriesSpecs) {
-    const bool is_logged = std::any_of(runs.begin(), runs.end(), [&](const RunRecord& run) { return run.find(spec.id) != nullptr; });
+    const bool is_logged =
+        std::any_of(runs.begin(), runs.end(), [&](const RunRecord& run) { return run.find(spec.id) != nullptr; });
     if (is_logged) data["charts"].push_back({{"id", spec.id}, {"title", spec.title}, {"unit", spec.unit}});
   }
   for (std::size_t r = 0; r < runs.size(); ++r) {
@@ -75,7 +79,11 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
         series[key] = columns(points, max_points);
         lines.push_back({{"key", key}, {"label", site}});
       }
-      data["charts"].push_back({{"id", chart}, {"title", fmt::format("{}, {}", title, runs[r].name)}, {"unit", ""}, {"run", r}, {"lines", lines}});
+      data["charts"].push_back({{"id", chart},
+                                {"title", fmt::format("{}, {}", title, runs[r].name)},
+                                {"unit", ""},
+                                {"run", r},
+                                {"lines", lines}});
     };
     add_layers(runs[r].fp8_amax, "fp8_amax", "FP8 amax");
     add_layers(runs[r].fp8_saturation, "fp8_saturation", "FP8 saturation");

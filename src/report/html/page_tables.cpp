@@ -26,11 +26,13 @@ std::string breakable(std::string_view name) {
 // A table of text; cells are escaped here. The first column names the row.
 class HtmlTable {
  public:
-  HtmlTable(std::string caption, std::vector<std::string> columns) : caption_(std::move(caption)), columns_(std::move(columns)) {}
+  HtmlTable(std::string caption, std::vector<std::string> columns)
+      : caption_(std::move(caption)), columns_(std::move(columns)) {}
 
   enum class Row { plain, differs };
   void add(std::string_view name, const std::vector<std::string>& cells, Row kind = Row::plain) {
-    std::string row = fmt::format("<tr{}><th scope=\"row\">{}</th>", kind == Row::differs ? " class=\"differs\"" : "", breakable(name));
+    std::string row = fmt::format("<tr{}><th scope=\"row\">{}</th>", kind == Row::differs ? " class=\"differs\"" : "",
+                                  breakable(name));
     for (const std::string& cell : cells) row += fmt::format("<td>{}</td>", escape_html(cell));
     rows_ += row + "</tr>\n";
   }
@@ -41,9 +43,11 @@ class HtmlTable {
     if (empty()) return "";
     std::string head = "<td></td>";
     for (const std::string& column : columns_) head += fmt::format("<th scope=\"col\">{}</th>", escape_html(column));
-    return fmt::format("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table class=\"{1}\"><caption>{0}</caption>"
-                       "<thead><tr>{2}</tr></thead><tbody>{3}</tbody></table></div>\n",
-                       escape_html(caption_), kind, head, rows_);
+    return fmt::format(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table "
+        "class=\"{1}\"><caption>{0}</caption>"
+        "<thead><tr>{2}</tr></thead><tbody>{3}</tbody></table></div>\n",
+        escape_html(caption_), kind, head, rows_);
   }
 
  private:
@@ -102,13 +106,16 @@ std::string stability_section(Runs runs) {
     for (const std::string& one : series) {
       HtmlTable table("Stability of the " + spaced(one), names_of(runs));
       for (const auto& [name, unused] : statistics) {
-        table.add(spaced(name), each(runs, [&](const RunRecord& run) { return number_text(statistic(run, one, std::string(name))); }));
+        table.add(spaced(name), each(runs, [&](const RunRecord& run) {
+                    return number_text(statistic(run, one, std::string(name)));
+                  }));
       }
       tables += table.html("numbers");
     }
     tables = "<div class=\"columns\">" + tables + "</div>";
   }
-  return section("stability", "Stability", "Over every optimizer step (the last 10,000), not only those that were logged.", tables);
+  return section("stability", "Stability",
+                 "Over every optimizer step (the last 10,000), not only those that were logged.", tables);
 }
 
 std::string recipe_section(Runs runs) {
@@ -138,7 +145,8 @@ std::string recipe_section(Runs runs) {
     tables += table.html("texts");
   }
   if (!tables.empty()) tables = "<div class=\"columns wide\">" + tables + "</div>";
-  return section("formats", "What ran in which format", "Each matrix product and pass, as recorded by the run itself.", tables);
+  return section("formats", "What ran in which format", "Each matrix product and pass, as recorded by the run itself.",
+                 tables);
 }
 
 std::string run_section(Runs runs) {
@@ -151,7 +159,8 @@ std::string run_section(Runs runs) {
   facts.add("precision", each(runs, [](const RunRecord& run) { return run.precision; }));
   facts.add("device", each(runs, [](const RunRecord& run) { return run.device; }));
   facts.add("program", each(runs, [](const RunRecord& run) { return run.program + " " + run.version; }));
-  facts.add("steps", each(runs, [&](const RunRecord& run) { return count(run.steps_done) + " of " + count(run.steps_total); }));
+  facts.add("steps",
+            each(runs, [&](const RunRecord& run) { return count(run.steps_done) + " of " + count(run.steps_total); }));
   facts.add("tokens", each(runs, [](const RunRecord& run) { return whole_text(run.tokens); }));
 
   // Rows and memory: whatever names any of the runs has, in the order of the first that has them.
@@ -178,9 +187,11 @@ std::string run_section(Runs runs) {
   for (const std::string& name : union_of(&RunRecord::memory)) {
     memory.add(name, each(runs, [&](const RunRecord& run) { return bytes_text(value_of(run.memory, name)); }));
   }
-  if (!memory.empty()) memory.add("total", each(runs, [](const RunRecord& run) { return bytes_text(run.memory_bytes); }));
-  return section("runs", "Runs, memory, rows", "",
-                 "<div class=\"columns\">" + facts.html("texts") + memory.html("numbers") + rows.html("numbers") + "</div>");
+  if (!memory.empty())
+    memory.add("total", each(runs, [](const RunRecord& run) { return bytes_text(run.memory_bytes); }));
+  return section(
+      "runs", "Runs, memory, rows", "",
+      "<div class=\"columns wide\">" + facts.html("texts") + memory.html("numbers") + rows.html("numbers") + "</div>");
 }
 
 std::string configuration_section(Runs runs) {
@@ -191,14 +202,19 @@ std::string configuration_section(Runs runs) {
       if (std::find(all.begin(), all.end(), flag.name) == all.end()) all.push_back(flag.name);
     }
   }
-  const auto values = [&](const std::string& name) { return each(runs, [&](const RunRecord& run) { return run.flag(name); }); };
+  const auto values = [&](const std::string& name) {
+    return each(runs, [&](const RunRecord& run) { return run.flag(name); });
+  };
   const auto is_given = [&](const std::string& name) {
     return std::any_of(runs.begin(), runs.end(), [&](const RunRecord& run) {
-      return std::any_of(run.flags.begin(), run.flags.end(),
-                         [&](const RunFlag& flag) { return flag.name == name && !flag.from.empty() && flag.from != "default"; });
+      return std::any_of(run.flags.begin(), run.flags.end(), [&](const RunFlag& flag) {
+        return flag.name == name && !flag.from.empty() && flag.from != "default";
+      });
     });
   };
-  const auto differs = [&](const std::string& name) { return std::find(differing.begin(), differing.end(), name) != differing.end(); };
+  const auto differs = [&](const std::string& name) {
+    return std::find(differing.begin(), differing.end(), name) != differing.end();
+  };
 
   const bool several = runs.size() > 1;
   HtmlTable first(several ? "Flags that differ, and others that were given" : "Flags that were given", names_of(runs));
@@ -210,8 +226,10 @@ std::string configuration_section(Runs runs) {
     if (!differs(name)) (is_given(name) ? first : rest).add(name, values(name));
   }
   std::string html = first.html("texts");
-  if (!rest.empty()) html += "<details><summary>Every other flag, at its default</summary>" + rest.html("texts") + "</details>";
-  return section("configuration", "Configuration", several ? "Marked: flags whose values are not the same in all runs." : "", html);
+  if (!rest.empty())
+    html += "<details><summary>Every other flag, at its default</summary>" + rest.html("texts") + "</details>";
+  return section("configuration", "Configuration",
+                 several ? "Marked: flags whose values are not the same in all runs." : "", html);
 }
 
 }  // namespace
