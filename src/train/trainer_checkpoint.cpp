@@ -15,6 +15,7 @@ using Json = nlohmann::ordered_json;
 Json to_json(const StepWindow& w) {
   return {{"steps", w.steps},
           {"tokens", w.tokens},
+          {"positions", w.positions},
           {"supervised", w.supervised},
           {"loss_sum", w.loss_sum},
           {"seconds", w.seconds}};

@@ -51,9 +51,10 @@ fs::path copy_until(const fs::path& output, const fs::path& to, std::int64_t ste
 
 namespace {
 
-constexpr std::array<const char*, 6> kTimed = {"time", "Time", "PerSecond", "per_second", "ETA", "eta_s"};
+// Of the clock, and of the process.
+constexpr std::array<const char*, 7> kTimed = {"time", "Time", "PerSecond", "per_second", "ETA", "eta_s", "hardware/"};
 
-// Of metrics.jsonl, a line each without what depends on the clock.
+// Of metrics.jsonl, a line each without what is another at every run.
 std::vector<std::string> logged(const fs::path& output) {
   std::vector<std::string> lines;
   for (const nlohmann::json& line : read_jsonl(output / "metrics.jsonl")) {
