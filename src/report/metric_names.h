@@ -99,9 +99,4 @@ inline constexpr const MetricNames& metric_names(MetricStyle style) {
 // "stability_report/loss/mean", in the summary of both programs.
 inline constexpr std::string_view kStabilityReportPrefix = "stability_report";
 
-// What a run logs per layer and role has these names, "fp8/amax/layer 3 qkv input". Nothing logs them yet; the report
-// shows them where a run has them.
-inline constexpr std::string_view kFp8AmaxPrefix = "fp8/amax/";
-inline constexpr std::string_view kFp8SaturationPrefix = "fp8/saturation/";
-
 }  // namespace llmfp8

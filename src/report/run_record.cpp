@@ -67,12 +67,6 @@ std::int64_t count_of(const Json& value) {
   return number >= 0 && number <= 9007199254740992.0 ? static_cast<std::int64_t>(number) : 0;
 }
 
-// A record logged again, by a run that was resumed from an earlier step, replaces what the lost steps had logged.
-void append(SeriesPoints& points, const SeriesPoint& point) {
-  while (!points.empty() && points.back().step >= point.step) points.pop_back();
-  points.push_back(point);
-}
-
 // Puts the records of metrics.jsonl into series.
 class MetricsReader {
  public:
@@ -137,10 +131,6 @@ class MetricsReader {
         append(run_.series[std::string(spec.id)], point);
         return;
       }
-    }
-    for (const auto& [prefix, layers] :
-         {std::pair{kFp8AmaxPrefix, &run_.fp8_amax}, {kFp8SaturationPrefix, &run_.fp8_saturation}}) {
-      if (name.starts_with(prefix)) append((*layers)[std::string(name.substr(prefix.size()))], point);
     }
   }
 
@@ -269,6 +259,10 @@ RunRecord read_run(const fs::path& folder) {
     record.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   }
   MetricsReader(record).read(folder / "metrics.jsonl");
+  const SeriesPoints* looks = record.find("weights_changed");
+  record.health = read_health(folder / "health.jsonl", looks == nullptr ? SeriesPoints() : *looks);
+  if (record.health.broken_lines > 0)
+    record.left_out.push_back(fmt::format("health.jsonl: {} broken lines", record.health.broken_lines));
   if (fs::exists(folder / "summary.json", ignored)) read_summary(read_object(folder / "summary.json"), record);
 
   const auto loss = record.find("loss");

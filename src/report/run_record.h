@@ -1,11 +1,10 @@
-// A run as its folder tells it: run.json, metrics.jsonl and summary.json, read back for the report and the list of runs.
+// A run as its folder tells it: run.json, metrics.jsonl, health.jsonl and summary.json, read back for the report and the list of runs.
 // Called by `llm-fp8 report` and `llm-fp8 runs`.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -15,19 +14,9 @@
 #include <nlohmann/json.hpp>
 
 #include "report/metric_names.h"
+#include "report/run_health.h"
 
 namespace llmfp8 {
-
-inline constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-
-// One logged value and where it stands on each axis.
-struct SeriesPoint {
-  double step = 0;
-  double seconds = 0;        // since the run's first record
-  double tokens = kUnknown;  // seen by the run so far; NaN where they cannot be told from the records
-  double value = 0;          // NaN where the run logged a value that is not finite
-};
-using SeriesPoints = std::vector<SeriesPoint>;
 
 // A curve that the report knows, in the order of the page. The same curve has several names: a style each (metric_names.h).
 struct SeriesSpec {
@@ -42,7 +31,7 @@ struct SeriesSpec {
 inline constexpr SeriesSpec kSeriesSpecs[] = {
     {"loss", "Training loss", "", {{{kTrainFp8Names.loss, 1}, {kTrainMultiGpuNames.loss, 1}}}},
     {"eval_loss", "Evaluation loss", "", {{{kTrainFp8Names.eval_loss, 1}, {kTrainMultiGpuNames.eval_loss, 1}}}},
-    {"accuracy", "Accuracy", "", {{{"Eval/Accuracy", 1}, {"eval/accuracy", 1}}}},
+    {"accuracy", "Accuracy", "", {{{kTrainFp8Names.eval_accuracy, 1}, {kTrainMultiGpuNames.eval_accuracy, 1}}}},
     {"learning_rate",
      "Learning rate",
      "",
@@ -52,6 +41,7 @@ inline constexpr SeriesSpec kSeriesSpecs[] = {
      "Throughput",
      "tokens/s",
      {{{kTrainFp8Names.tokens_per_second, 1}, {kTrainMultiGpuNames.tokens_per_second, 1}}}},
+    {"weights_changed", "Weights changed by a step", "", {{{"health/weights_changed", 1}, {"health/weights_changed", 1}}}},
     {"memory", "Memory", "MB", {{{kTrainFp8Names.gpu_memory_mb, 1}, {kTrainMultiGpuNames.gpu_memory_gb, 1000}}}},
 };
 
@@ -75,8 +65,7 @@ struct RunRecord {
   double tokens = kUnknown;
 
   std::map<std::string, SeriesPoints, std::less<>> series;  // by SeriesSpec::id; absent: never logged
-  // What is logged per layer under kFp8AmaxPrefix and kFp8SaturationPrefix, by the name behind the prefix.
-  std::map<std::string, SeriesPoints, std::less<>> fp8_amax, fp8_saturation;
+  RunHealth health;                                         // of its FP8 matrices; empty: never looked at
 
   std::vector<std::pair<std::string, std::int64_t>> rows;  // "train", "held_out" …
   std::vector<std::pair<std::string, double>> memory;      // bytes of each part

@@ -122,7 +122,7 @@ TEST(Page, NoTextOfARunBreaksOut) {
   run.memory.emplace_back(kEvil, 1.0);
   run.flags.push_back({kEvil, kEvil, kEvil});
   run.recipe_that_ran[kEvil] = {{"fprop", kEvil}};
-  run.fp8_amax[kEvil] = {{.step = 1, .seconds = 0, .tokens = 0, .value = 1}};
+  run.health.amax[kEvil] = {{.step = 1, .seconds = 0, .tokens = 0, .value = 1}};
   RunRecord other = run;
   other.device = "y";
   const std::string clean = page_of({read_run(dir.path() / "x"), read_run(dir.path() / "x")});
@@ -138,13 +138,13 @@ TEST(Page, NoTextOfARunBreaksOut) {
   EXPECT_GT(count_of(page, "{{title}}"), 0u);  // the text of the run, as it was
 }
 
-TEST(Page, LayersGetAChartOfTheirOwn) {
+TEST(Page, ProductsGetALineInAChartOfTheirRole) {
   const testing::TempDir dir;
   RunRecord run = read_run(FakeRun{}.write(dir.path() / "x"));
-  run.fp8_amax["layer 0 qkv"] = run.fp8_amax["layer 1 qkv"] = *run.find("loss");
+  run.health.amax["qkv input"] = run.health.amax["down input"] = *run.find("loss");
   const nlohmann::ordered_json data = page_data(std::vector{run}, 0);
   EXPECT_EQ(data["charts"].back()["lines"].size(), 2u);
-  EXPECT_TRUE(has(charts_html(data), "id=\"chart-fp8_amax-0\""));
+  EXPECT_TRUE(has(charts_html(data), "id=\"chart-fp8_amax-input-0\""));
 }
 
 TEST(Page, StaysBelowTwoMegabytes) {

@@ -42,7 +42,7 @@ TEST(RunRecord, TellsWhatTheFolderHolds) {
   EXPECT_DOUBLE_EQ(run.find("loss")->back().tokens, 25000);
   EXPECT_DOUBLE_EQ(run.last("eval_loss"), 2.0);
   EXPECT_EQ(run.find("accuracy"), nullptr);
-  EXPECT_TRUE(run.fp8_amax.empty());
+  EXPECT_TRUE(run.health.amax.empty());
   EXPECT_TRUE(run.left_out.empty());
   EXPECT_EQ(run.flag("batch_size"), "8");
   EXPECT_EQ(run.flag("no_such"), "");
@@ -64,16 +64,31 @@ TEST(RunRecord, BothStylesOfNamesGiveTheSameCurves) {
   EXPECT_TRUE(std::isnan(run.find("loss")->front().tokens));  // no time per step: tokens cannot be told
 }
 
-TEST(RunRecord, LayersAreKeptWhereARunLogsThem) {
+TEST(RunRecord, HealthIsReadWhereARunHasLooked) {
   const testing::TempDir dir;
   FakeRun{}.write(dir.path());
-  testing::append_to(dir.path() / "metrics.jsonl",
-                     R"({"step": 100, "time": 9, "fp8/amax/layer 0 qkv": 3.5, "fp8/saturation/layer 0 qkv": 0.25})"
-                     "\n");
+  testing::append_to(dir.path() / "metrics.jsonl", R"({"step": 100, "time": 1700000200, "health/weights_changed": 0.75})" "\n");
+  const auto line = [](int step, double saturated) {
+    return fmt::format(R"({{"step": {}, "matrices": [)"
+                       R"({{"product": "qkv", "role": "input", "layer": 0, "zero_share": 0.5, "saturated_share": {}, "amax": 3.5}},)"
+                       R"({{"product": "qkv", "role": "input", "layer": 1, "zero_share": 0.25, "saturated_share": 0.125, "amax": 2}},)"
+                       R"({{"product": "lm_head", "role": "weight", "zero_share": 0, "saturated_share": 0, "amax": 0}}]}})", step, saturated) + "\n";
+  };
+  testing::append_to(dir.path() / "health.jsonl", line(90, 1.0) + line(100, 0.5) + line(100, 0.0) + "{\"step\": 110, \"matr");
   const RunRecord run = read_run(dir.path());
-  ASSERT_EQ(run.fp8_amax.count("layer 0 qkv"), 1u);
-  EXPECT_DOUBLE_EQ(run.fp8_amax.at("layer 0 qkv").front().value, 3.5);
-  EXPECT_DOUBLE_EQ(run.fp8_saturation.at("layer 0 qkv").front().value, 0.25);
+  EXPECT_DOUBLE_EQ(run.last("weights_changed"), 0.75);
+  const SeriesPoints& saturated = run.health.saturated_share.at("qkv input");
+  ASSERT_EQ(saturated.size(), 2u);  // step 100 was done again
+  EXPECT_DOUBLE_EQ(saturated[0].value, 1.0);
+  EXPECT_DOUBLE_EQ(saturated[1].value, 0.125);  // the worse layer
+  EXPECT_DOUBLE_EQ(saturated[1].seconds, 199);  // as metrics.jsonl says of that step
+  EXPECT_DOUBLE_EQ(run.health.amax.at("qkv input").back().value, 3.5);
+  EXPECT_EQ(run.health.amax.count("lm_head weight"), 0u);  // not kept
+  EXPECT_DOUBLE_EQ(run.health.last_step, 100);
+  ASSERT_EQ(run.health.last.size(), 3u);
+  EXPECT_EQ(run.health.last[2].layer, -1);
+  ASSERT_EQ(run.left_out.size(), 1u);
+  EXPECT_EQ(run.left_out[0], "health.jsonl: 1 broken lines");
 }
 
 TEST(RunRecord, ACutOffLastLineIsLeftOutAndSaid) {

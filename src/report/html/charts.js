@@ -175,6 +175,8 @@ class Chart {
       if (lines.length > 1) {
         part.append(this.view.swatch(line.style));
         part.title = line.label;
+        // The lines of the other charts are the runs, whose names stand above all of them.
+        if (this.spec.lines) part.append(line.label + ' ');
       }
       value.textContent = formatNumber(this.valueAt(line, at).value);
       part.append(value);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <utility>
 
 #include <fmt/format.h>
@@ -50,7 +51,7 @@ Json columns(const SeriesPoints& all, std::size_t max_points) {
 }
 
 std::size_t curves_of(const RunRecord& run) {
-  return run.series.size() + run.fp8_amax.size() + run.fp8_saturation.size();
+  return run.series.size() + run.health.amax.size() + run.health.saturated_share.size();
 }
 
 }  // namespace
@@ -69,24 +70,26 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
   for (std::size_t r = 0; r < runs.size(); ++r) {
     Json series = Json::object();
     for (const auto& [id, points] : runs[r].series) series[id] = columns(points, max_points);
-    // A chart for each run and quantity, with a line for each layer.
-    const auto add_layers = [&](const auto& layers, const char* id, const char* title) {
-      if (layers.empty()) return;
-      const std::string chart = fmt::format("{}-{}", id, r);
-      Json lines = Json::array();
-      for (const auto& [site, points] : layers) {
-        const std::string key = fmt::format("{}/{}", id, site);
+    // A chart for each run, quantity and role, with a line for each product.
+    const auto add_health = [&](const RunHealth::Curves& curves, const char* id, const char* title) {
+      std::map<std::string, Json> lines_of_role;
+      for (const auto& [name, points] : curves) {  // "qkv input"
+        const std::size_t blank = name.rfind(' ');
+        const std::string key = fmt::format("{}/{}", id, name);
         series[key] = columns(points, max_points);
-        lines.push_back({{"key", key}, {"label", site}});
+        const std::string role = blank == std::string::npos ? "" : name.substr(blank + 1);
+        lines_of_role[role].push_back({{"key", key}, {"label", name.substr(0, blank)}});
       }
-      data["charts"].push_back({{"id", chart},
-                                {"title", fmt::format("{}, {}", title, runs[r].name)},
-                                {"unit", ""},
-                                {"run", r},
-                                {"lines", lines}});
+      for (const auto& [role, lines] : lines_of_role) {
+        data["charts"].push_back({{"id", fmt::format("{}-{}-{}", id, role, r)},
+                                  {"title", fmt::format("{}: {}, {}", runs[r].name, title, role)},
+                                  {"unit", ""},
+                                  {"run", r},
+                                  {"lines", lines}});
+      }
     };
-    add_layers(runs[r].fp8_amax, "fp8_amax", "FP8 amax");
-    add_layers(runs[r].fp8_saturation, "fp8_saturation", "FP8 saturation");
+    add_health(runs[r].health.amax, "fp8_amax", "FP8 amax");
+    add_health(runs[r].health.saturated_share, "fp8_saturation", "FP8 codes at the largest value");
     data["runs"].push_back({{"name", runs[r].name}, {"precision", runs[r].precision}, {"series", std::move(series)}});
   }
   return data;

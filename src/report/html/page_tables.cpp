@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 
 #include <fmt/ranges.h>
 
@@ -149,6 +150,34 @@ std::string recipe_section(Runs runs) {
                  tables);
 }
 
+// The last look at every FP8 matrix of every run: a row for each layer, a column for each product and role.
+std::string health_section(Runs runs) {
+  std::string tables;
+  for (const RunRecord& run : runs) {
+    std::vector<std::string> columns;
+    std::map<std::int64_t, std::map<std::string, std::string>> cells;  // layer → column → text
+    for (const Fp8MatrixRecord& m : run.health.last) {
+      const std::string column = m.product + " " + m.role;
+      if (std::find(columns.begin(), columns.end(), column) == columns.end()) columns.push_back(column);
+      cells[m.layer][column] = fmt::format("{:.2f} / {:.1f}", 100 * m.saturated_share, 100 * m.zero_share);
+    }
+    if (columns.empty()) continue;
+    std::sort(columns.begin(), columns.end());
+    HtmlTable table(fmt::format("{}, step {:.0f}", run.name, run.health.last_step), columns);
+    for (const auto& [layer, of_layer] : cells) {
+      std::vector<std::string> row;
+      for (const std::string& column : columns) {
+        const auto it = of_layer.find(column);
+        row.push_back(it == of_layer.end() ? "" : it->second);
+      }
+      table.add(layer < 0 ? "no layer" : fmt::format("layer {}", layer), row);
+    }
+    tables += table.html("numbers");
+  }
+  return section("health", "FP8 at both ends of its range",
+                 "Per cent of the codes at the format's largest value / at zero, of a sample of each matrix.", tables);
+}
+
 std::string run_section(Runs runs) {
   HtmlTable facts("Runs", names_of(runs));
   const auto count = [](std::int64_t n) { return n > 0 ? whole_text(static_cast<double>(n)) : std::string("–"); };
@@ -235,7 +264,7 @@ std::string configuration_section(Runs runs) {
 }  // namespace
 
 std::string tables_html(std::span<const RunRecord> runs) {
-  return stability_section(runs) + recipe_section(runs) + run_section(runs) + configuration_section(runs);
+  return stability_section(runs) + recipe_section(runs) + health_section(runs) + run_section(runs) + configuration_section(runs);
 }
 
 }  // namespace llmfp8
