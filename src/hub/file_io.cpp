@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -81,6 +82,13 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
     ::unlink(temporary.c_str());
     throw;
   }
+}
+
+void check_space(const std::filesystem::path& folder, std::size_t bytes, std::string_view what) {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  CHECK(error || space.available >= bytes, "{}: {:.2f} GB free on the disk, {} needs {:.2f} GB", folder.string(),
+        static_cast<double>(space.available) / 1e9, what, static_cast<double>(bytes) / 1e9);
 }
 
 void sync_folder(const std::filesystem::path& folder) {

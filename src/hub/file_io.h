@@ -35,6 +35,10 @@ std::string read_text_file(const std::filesystem::path& path, std::size_t max_by
 // The file appears whole (temporary name, fsync, rename) or not at all.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
+// Throws Error where fewer bytes are free on the disk of `folder`, which exists, than `what` ("the model") needs. Where the
+// system does not say, writing will.
+void check_space(const std::filesystem::path& folder, std::size_t bytes, std::string_view what);
+
 // The names in the folder reach the disk. A folder that cannot be synced is no reason to lose what lies in it: no
 // error.
 void sync_folder(const std::filesystem::path& folder);

@@ -60,6 +60,21 @@ struct Generator::Run {
   GenerateProgress progress;
 };
 
+GeneratorLimits limits_for(std::span<const std::vector<std::int32_t>> prompts, const ModelConfig& config,
+                           std::int64_t max_batch, std::int64_t max_new_tokens) {
+  constexpr std::int64_t kPrefillTokens = 1024;  // enough to keep the cores busy; more only costs memory
+  std::int64_t longest = 0;
+  for (const auto& prompt : prompts) longest = std::max(longest, static_cast<std::int64_t>(prompt.size()));
+  const std::int64_t most = config.max_position_embeddings;
+  CHECK(longest < most, "a prompt of {} tokens, the model reaches {}", longest, most);
+  GeneratorLimits limits;
+  limits.max_batch = std::min(max_batch, static_cast<std::int64_t>(prompts.size()));
+  limits.max_prompt_tokens = std::max(longest, kPrefillTokens);
+  // Not longest + max_new_tokens as it stands: the sum of two large numbers could overflow.
+  limits.max_len = longest + std::min(max_new_tokens, most - longest);
+  return limits;
+}
+
 Generator::Generator(Backend& backend, const Transformer& transformer, ParamStore& params,
                      const GeneratorLimits& limits)
     : backend_(backend), transformer_(transformer), params_(params), limits_(limits), stream_(backend.create_stream()) {

@@ -19,6 +19,10 @@ struct GeneratorLimits {
   std::int64_t max_len = 1024;            // prompt and new tokens of one sequence
 };
 
+// For these prompts, within the model's longest position. Throws Error: a prompt that leaves no place for a token.
+GeneratorLimits limits_for(std::span<const std::vector<std::int32_t>> prompts, const ModelConfig& config,
+                           std::int64_t max_batch, std::int64_t max_new_tokens);
+
 struct SamplingOptions {
   double temperature = 0.0;  // 0: greedy
   double top_p = 1.0;

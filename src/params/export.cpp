@@ -77,13 +77,6 @@ void stream_piece(const Piece& piece, const LocalParamStore& store, HostBytes& v
   });
 }
 
-void check_space(const fs::path& folder, std::size_t bytes) {
-  std::error_code error;
-  const fs::space_info space = fs::space(folder, error);
-  CHECK(error || space.available >= bytes, "{}: {:.1f} GB free, the model needs {:.1f} GB", folder.string(),
-        static_cast<double>(space.available) / 1e9, static_cast<double>(bytes) / 1e9);
-}
-
 void write_index(const std::vector<ShardPlan>& shards, const ExportSpec& spec, const fs::path& folder) {
   if (shards.size() == 1) return;
   nlohmann::ordered_json index;
@@ -177,7 +170,7 @@ void export_model(const ExportSpec& spec, const LocalParamStore& store, HostByte
   fs::remove_all(temporary, ignored);
   fs::create_directories(temporary, error);
   CHECK(!error, "{}: the model cannot be written there: {}", folder.string(), error.message());
-  check_space(folder, export_bytes(spec, store.table()) + (std::size_t{64} << 20));
+  check_space(folder, export_bytes(spec, store.table()) + (std::size_t{64} << 20), "the model");
 
   try {
     std::size_t k = 0;

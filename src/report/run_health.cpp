@@ -5,30 +5,16 @@
 #include <fstream>
 #include <system_error>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
+#include "report/json_values.h"
 
 namespace llmfp8 {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr std::uintmax_t kMaxBytes = std::uintmax_t{1} << 30;
-constexpr int kMaxDepth = 4;  // of a line: the object, the list, a matrix
 constexpr std::size_t kMaxMatrices = 100000;
-
-double number_at(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  if (it == object.end() || !it->is_number()) return kUnknown;
-  const double number = it->get<double>();
-  return std::isfinite(number) ? number : kUnknown;
-}
-
-std::string text_at(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
-}
 
 SeriesPoint point_at(double step, const SeriesPoints& known) {
   const auto it = std::find_if(known.begin(), known.end(), [&](const SeriesPoint& p) { return p.step == step; });
@@ -52,9 +38,9 @@ void raise(RunHealth::Curves& curves, const std::string& name, SeriesPoint point
 
 // False: the line is no record.
 bool add(const Json& record, const SeriesPoints& known, RunHealth& health) {
-  if (!record.is_object() || !std::isfinite(number_at(record, "step"))) return false;
-  const auto matrices = record.find("matrices");
-  if (matrices == record.end() || !matrices->is_array() || matrices->size() > kMaxMatrices) return false;
+  if (!std::isfinite(number_at(record, "step"))) return false;
+  const Json& matrices = member(record, "matrices");
+  if (!matrices.is_array() || matrices.size() > kMaxMatrices) return false;
   const SeriesPoint point = point_at(number_at(record, "step"), known);
   // A step that was done again replaces what was recorded of it.
   for (RunHealth::Curves* curves : {&health.amax, &health.saturated_share, &health.zero_share}) {
@@ -63,7 +49,7 @@ bool add(const Json& record, const SeriesPoints& known, RunHealth& health) {
   }
   health.last.clear();
   health.last_step = point.step;
-  for (const Json& matrix : *matrices) {
+  for (const Json& matrix : matrices) {
     if (!matrix.is_object()) continue;
     Fp8MatrixRecord one{text_at(matrix, "product"), text_at(matrix, "role")};
     const double layer = number_at(matrix, "layer");
@@ -89,10 +75,9 @@ RunHealth read_health(const std::filesystem::path& file, const SeriesPoints& kno
   if (error) return health;
   CHECK(bytes <= kMaxBytes, "{}: {} bytes, wanted at most {}", file.string(), bytes, kMaxBytes);
   std::ifstream in(file, std::ios::binary);
-  const auto keep = [](int depth, Json::parse_event_t, Json&) { return depth <= kMaxDepth; };
   for (std::string line; std::getline(in, line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    if (!add(Json::parse(line, keep, /*allow_exceptions=*/false), known, health)) ++health.broken_lines;
+    if (!add(parse_bounded(line), known, health)) ++health.broken_lines;
   }
   return health;
 }

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "core/error.h"
+#include "report/json_values.h"
 
 namespace llmfp8 {
 namespace {
@@ -17,13 +18,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::uintmax_t kMaxJsonBytes = std::uintmax_t{16} << 20;    // of run.json and summary.json
 constexpr std::uintmax_t kMaxMetricsBytes = std::uintmax_t{2} << 30;  // ten million records
-constexpr int kMaxDepth = 16;                                         // what is printed is printed recursively
-
-// Discarded where the text is not JSON. What is nested too deeply is dropped.
-Json parse(const std::string& text) {
-  const auto keep = [](int depth, Json::parse_event_t, Json&) { return depth <= kMaxDepth; };
-  return Json::parse(text, keep, /*allow_exceptions=*/false);
-}
 
 Json read_object(const fs::path& path) {
   std::error_code error;
@@ -33,33 +27,10 @@ Json read_object(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   const std::string text(std::istreambuf_iterator<char>(file), {});
   CHECK(!file.bad() && text.size() == bytes, "{}: cannot be read", path.string());
-  Json json = parse(text);
+  Json json = parse_bounded(text);
   CHECK(json.is_object(), "{}: not a JSON object", path.string());
   return json;
 }
-
-const Json& member(const Json& object, std::string_view key) {
-  static const Json none;
-  if (!object.is_object()) return none;
-  const auto it = object.find(std::string(key));
-  return it == object.end() ? none : *it;
-}
-
-std::string text_of(const Json& value) {
-  if (value.is_null()) return "";
-  if (value.is_string()) return value.get<std::string>();
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-std::string text_at(const Json& object, std::string_view key) { return text_of(member(object, key)); }
-
-double number_of(const Json& value) {
-  if (!value.is_number()) return kUnknown;  // "NaN", "Infinity": see json_number
-  const double number = value.get<double>();
-  return std::isfinite(number) ? number : kUnknown;
-}
-
-double number_at(const Json& object, std::string_view key) { return number_of(member(object, key)); }
 
 // Steps, rows: never beyond what a double counts exactly.
 std::int64_t count_of(const Json& value) {
@@ -86,7 +57,7 @@ class MetricsReader {
     for (std::string line; std::getline(file, line);) {
       ++number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      const Json record = parse(line);
+      const Json record = parse_bounded(line);
       const bool is_record = record.is_object() && std::isfinite(number_at(record, "step"));
       if (is_record) {
         ++good;

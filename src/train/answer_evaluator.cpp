@@ -7,8 +7,6 @@
 namespace llmfp8 {
 namespace {
 
-constexpr std::int64_t kPrefillTokens = 2048;
-
 std::vector<std::int64_t> held_out_rows(const RunInputs& inputs) {
   std::vector<std::int64_t> rows;
   const TokenStore& store = inputs.rows->held_out;
@@ -24,13 +22,8 @@ AnswerEvaluator::AnswerEvaluator(Engine& engine, const RunInputs& inputs, const 
   CHECK(inputs.chat_template != nullptr, "--eval_answers: rows of plain text have no problem to ask; columns problem and "
         "expected_answer (or generated_solution) are wanted");
   problems_ = choose_problems(*inputs.dataset, held_out_rows(inputs), options.problems);
-  std::int64_t longest = 0;
-  for (const AnswerProblem& problem : problems_) {
+  for (const AnswerProblem& problem : problems_)
     prompts_.push_back(prompt_tokens(problem.messages, *inputs.chat_template, tokenizer_));
-    longest = std::max(longest, static_cast<std::int64_t>(prompts_.back().size()));
-  }
-  const std::int64_t most = engine.config().max_position_embeddings;
-  CHECK(longest < most, "--eval_answers: a prompt of {} tokens, the model reaches {}", longest, most);
   options_.max_new_tokens = options.max_new_tokens;
   options_.stop_ids = stop_ids(engine.config(), inputs.chat_template.get(), tokenizer_);
   options_.progress = [this](const GenerateProgress& progress) {
@@ -41,10 +34,7 @@ AnswerEvaluator::AnswerEvaluator(Engine& engine, const RunInputs& inputs, const 
     shown.what = "answer";
     console_->update(shown);
   };
-  GeneratorLimits limits;
-  limits.max_batch = std::min(options.batch_size, problems());
-  limits.max_prompt_tokens = std::max(longest, kPrefillTokens);
-  limits.max_len = longest + std::min(options.max_new_tokens, most - longest);
+  const GeneratorLimits limits = limits_for(prompts_, engine.config(), options.batch_size, options.max_new_tokens);
   transformer_ = std::make_unique<Transformer>(engine.config(), limits.max_len, engine.backend(), *stream_);
   generator_ = std::make_unique<Generator>(engine.backend(), *transformer_, engine.params(), limits);
 }

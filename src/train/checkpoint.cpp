@@ -29,13 +29,6 @@ std::uint32_t file_crc(const fs::path& file) {
   return crc32c(mapped.bytes().data(), mapped.bytes().size());
 }
 
-void check_space(const fs::path& folder, std::size_t bytes) {
-  std::error_code error;
-  const fs::space_info space = fs::space(folder, error);
-  CHECK(error || space.available >= bytes, "{}: {:.2f} GB free on the disk, the checkpoint needs {:.2f} GB",
-        folder.parent_path().string(), static_cast<double>(space.available) / 1e9, static_cast<double>(bytes) / 1e9);
-}
-
 using Shards = std::vector<std::vector<NamedTensor>>;
 
 Shards cut_into_shards(const std::vector<NamedTensor>& tensors, std::size_t max_bytes) {
@@ -101,7 +94,7 @@ std::size_t checkpoint_bytes(const CheckpointContent& content) {
 }
 
 void write_checkpoint(const CheckpointContent& content, HostBytes& values, const fs::path& folder) {
-  check_space(folder, checkpoint_bytes(content) + kSpareBytes);
+  check_space(folder.parent_path(), checkpoint_bytes(content) + kSpareBytes, "the checkpoint");
   std::error_code error;
   fs::create_directories(folder / kStateFolder, error);
   CHECK(!error, "{}: cannot be created: {}", (folder / kStateFolder).string(), error.message());

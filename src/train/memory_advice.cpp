@@ -7,11 +7,6 @@
 namespace llmfp8 {
 namespace {
 
-std::string size_text(std::size_t bytes) {
-  const double size = static_cast<double>(bytes);
-  return size < 1e9 ? fmt::format("{:.1f} MB", size / 1e6) : fmt::format("{:.2f} GB", size / 1e9);
-}
-
 // Whether a capacity holds more than the longest document alone: then it has rows to give up.
 bool has_rows_to_spare(const BatchLimits& limits) {
   return !limits.empty() && limits.capacities.back() >= (limits.max_doc_tokens + 127) / 128 * 128 + 128;
@@ -72,6 +67,11 @@ std::vector<std::string> advice_for(const std::string& what, const EngineOptions
 }
 
 }  // namespace
+
+std::string size_text(std::size_t bytes) {
+  const double size = static_cast<double>(bytes);
+  return size < 1e9 ? fmt::format("{:.1f} MB", size / 1e6) : fmt::format("{:.2f} GB", size / 1e9);
+}
 
 OutOfMemory with_advice(const OutOfMemory& error, const EngineOptions& options, std::span<const MemoryLine> taken,
                         const std::string& largest_phase) {

@@ -1,4 +1,4 @@
-// What a user can do where the device's memory does not suffice for an engine. Called by Engine.
+// Memory as a user reads it, and what helps where it does not suffice for an engine. Called by Engine and Trainer.
 #pragma once
 
 #include <span>
@@ -7,6 +7,9 @@
 #include "train/engine.h"
 
 namespace llmfp8 {
+
+// "269.0 MB", "1.08 GB".
+std::string size_text(std::size_t bytes);
 
 // error with the memory taken so far and the flags that help: first those for what was refused, then those that make
 // smaller what lies there already. Names only flags that change something under these options.

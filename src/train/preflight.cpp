@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <system_error>
 
 #include "core/batch.h"
@@ -97,13 +96,12 @@ std::vector<PreflightCheck> check_row_ends(const TokenStore& rows, const Tokeniz
 }
 
 PreflightCheck check_special_embeddings(const TokenStore& rows, const Tokenizer& tokenizer, Engine& engine) {
-  std::set<std::int32_t> used;
-  for (std::int64_t row = 0; row < rows.rows(); ++row) {
-    const auto ids = rows.ids(row);
-    used.insert(ids.begin(), ids.end());
-  }
+  std::vector<bool> used(static_cast<std::size_t>(engine.config().vocab_size));
+  for (std::int64_t row = 0; row < rows.rows(); ++row)
+    for (const std::int32_t id : rows.ids(row)) used[static_cast<std::size_t>(id)] = true;
   std::vector<std::int32_t> special, others;
-  for (const std::int32_t id : used) (tokenizer.is_special(id) ? special : others).push_back(id);
+  for (std::int32_t id = 0; id < static_cast<std::int32_t>(used.size()); ++id)
+    if (used[static_cast<std::size_t>(id)]) (tokenizer.is_special(id) ? special : others).push_back(id);
   PreflightCheck check{"special tokens", "none in the rows", false};
   if (special.empty() || others.empty()) return check;
 

@@ -24,7 +24,7 @@ struct PreflightCheck {
 std::vector<PreflightCheck> check_row_ends(const TokenStore& rows, const Tokenizer& tokenizer, std::int64_t max_seq_length);
 
 // Special tokens that the rows use and whose embedding was never trained: its norm is below 1 % of the median norm of the
-// other tokens in the rows. Reads the engine's weights; no step is in flight.
+// other tokens in the rows. Every id is below the model's vocab_size. Reads the engine's weights; no step is in flight.
 PreflightCheck check_special_embeddings(const TokenStore& rows, const Tokenizer& tokenizer, Engine& engine);
 
 // What saving takes, in bytes, and what lies free where the folder is or will be.

@@ -48,19 +48,19 @@ RunFolder::~RunFolder() {
   if (created_ && fs::is_empty(path_, ignored) && !ignored) fs::remove(path_, ignored);
 }
 
-bool RunFolder::cut_metrics(std::uintmax_t bytes) const {
+bool RunFolder::cut_lines(const fs::path& path, std::uintmax_t bytes) {
   std::error_code error;
-  const std::uintmax_t found = fs::file_size(metrics_file(), error);
+  const std::uintmax_t found = fs::file_size(path, error);
   if (error) return bytes == 0;
   std::uintmax_t kept = std::min(found, bytes);
   if (found < bytes) {
-    std::ifstream file(metrics_file(), std::ios::binary);
+    std::ifstream file(path, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(file), {}};
     const std::size_t newline = text.rfind('\n');
     kept = newline == std::string::npos ? 0 : newline + 1;
   }
-  fs::resize_file(metrics_file(), kept, error);
-  CHECK(!error, "{}: cannot be cut to {} bytes: {}", metrics_file().string(), kept, error.message());
+  fs::resize_file(path, kept, error);
+  CHECK(!error, "{}: cannot be cut to {} bytes: {}", path.string(), kept, error.message());
   return found >= bytes;
 }
 

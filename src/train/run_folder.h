@@ -23,10 +23,11 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path health_file() const { return path_ / "health.jsonl"; }
   std::filesystem::path summary_file() const { return path_ / "summary.json"; }
 
-  // Cuts metrics.jsonl to its first `bytes`, or to its last whole line where it is shorter (false then).
-  bool cut_metrics(std::uintmax_t bytes) const;
+  // Cuts a file of lines to its first `bytes`, or to its last whole line where it is shorter (false then).
+  static bool cut_lines(const std::filesystem::path& file, std::uintmax_t bytes);
 
   // run.json: what was asked for and what really ran. Rewritten whole at each call.
   void write_run(const nlohmann::ordered_json& run) const;

@@ -30,12 +30,6 @@ std::vector<Tensor> weight_pieces(const LocalParamStore& params) {
   return pieces;
 }
 
-Site site_of(int slot, int num_layers) {
-  const int within = slot % (num_layers * kLayerProducts + 1);
-  if (within == num_layers * kLayerProducts) return {0, Product::lm_head};
-  return {within / kLayerProducts, static_cast<Product>(within % kLayerProducts)};
-}
-
 std::uint8_t largest_code(DType format) { return format == DType::e4m3 ? encode_e4m3(kE4M3Max) : encode_e5m2(kE5M2Max); }
 
 }  // namespace
@@ -60,8 +54,13 @@ class StepHealth::Staging {
   std::size_t used_ = 0;
 };
 
+struct StepHealth::Matrix {
+  Site site;
+  Role role = Role::input;
+};
+
 struct StepHealth::CodeSample {
-  int slot = 0;
+  std::size_t slot = 0;
   DType format = DType::e4m3;
   std::int64_t row_offset = 0, columns = 0;
   const std::int32_t* count = nullptr;  // rows at and beyond *count - row_offset hold nothing; null: all count
@@ -77,6 +76,13 @@ StepHealth::StepHealth(Engine& engine) : engine_(engine), pieces_(weight_pieces(
     const auto slots = static_cast<std::size_t>(history.num_slots());
     bytes += history.scales().bytes() + history.amaxes().bytes() + 64 + slots * (kCodeRows * kCodeColumns + 64);
     seen_.resize(slots);
+    matrices_.resize(slots);
+    for (const Role role : kRoles) {
+      const auto place = [&](Site site) { matrices_[static_cast<std::size_t>(history.slot(site, role))] = {site, role}; };
+      for (int layer = 0; layer < static_cast<int>(engine.config().num_hidden_layers); ++layer)
+        for (const Product product : {Product::qkv, Product::o, Product::gate_up, Product::down}) place({layer, product});
+      place({0, Product::lm_head});
+    }
   }
   staging_ = std::make_unique<Staging>(engine.backend(), bytes);
   before_ = staging_->take(weight_bytes_);
@@ -133,7 +139,7 @@ void StepHealth::written(const OpOutput& output) {
   seen_[slot] = true;
 
   CodeSample sample;
-  sample.slot = static_cast<int>(slot);
+  sample.slot = slot;
   sample.format = q.format;
   sample.columns = std::min(q.rowwise.cols(), kCodeColumns);
   Backend& backend = engine_.backend();
@@ -170,13 +176,11 @@ StepHealthReport StepHealth::take() {
   StepHealthReport report;
   report.step = step_;
   report.weights_changed = weights_changed();
-  const int num_layers = static_cast<int>(engine_.config().num_hidden_layers);
   const AmaxHistory& history = engine_.fp8().history();
   for (const CodeSample& sample : samples_) {
     Fp8MatrixHealth health;
-    health.site = site_of(sample.slot, num_layers);
-    for (const Role role : kRoles)
-      if (history.slot(health.site, role) == sample.slot) health.role = role;
+    health.site = matrices_[sample.slot].site;
+    health.role = matrices_[sample.slot].role;
     const std::uint8_t largest = largest_code(sample.format);
     std::int64_t zero = 0, saturated = 0;
     for (std::size_t i = 0; i < sample.rows.size(); ++i) {
@@ -192,14 +196,13 @@ StepHealthReport StepHealth::take() {
     if (health.sampled == 0) continue;
     health.zero_share = static_cast<double>(zero) / static_cast<double>(health.sampled);
     health.saturated_share = static_cast<double>(saturated) / static_cast<double>(health.sampled);
-    const auto slot = static_cast<std::size_t>(sample.slot);
     // A weight in MXFP8 has the largest amax of all steps there.
     const bool is_kept = health.role != Role::weight || engine_.fp8().recipe().kind() != RecipeKind::mxfp8;
-    if (is_kept) health.amax = static_cast<double>(amaxes_[slot]);
+    if (is_kept) health.amax = static_cast<double>(amaxes_[sample.slot]);
     // A weight's codes were made with the scale that the step has computed, of which there is no copy.
     if (engine_.fp8().recipe().delayed() && health.role != Role::weight) {
       const std::size_t stride = static_cast<std::size_t>(history.scales().cols());
-      health.overflow = health.amax * static_cast<double>(scales_[slot * stride]) / static_cast<double>(fp8_max(sample.format));
+      health.overflow = health.amax * static_cast<double>(scales_[sample.slot * stride]) / static_cast<double>(fp8_max(sample.format));
     }
     report.matrices.push_back(health);
   }

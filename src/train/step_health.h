@@ -55,6 +55,7 @@ class StepHealth : private OpObserver {
   StepHealthReport take();
 
  private:
+  struct Matrix;
   struct CodeSample;
   class Staging;
 
@@ -72,7 +73,8 @@ class StepHealth : private OpObserver {
   std::size_t weight_bytes_ = 0;
   const float *scales_ = nullptr, *amaxes_ = nullptr;  // in staging_
   std::vector<CodeSample> samples_;
-  std::vector<bool> seen_;  // by slot
+  std::vector<Matrix> matrices_;  // by slot of the amax history
+  std::vector<bool> seen_;        // by slot
   std::unique_ptr<Event> passed_;
   std::int64_t step_ = 0;
   bool pending_ = false;

@@ -14,6 +14,7 @@
 #include "data/step_prefetcher.h"
 #include "report/text_table.h"
 #include "train/interrupt.h"
+#include "train/memory_advice.h"
 #include "train/non_finite.h"
 
 namespace llmfp8 {
@@ -56,11 +57,6 @@ std::string counted(std::int64_t n, std::string_view noun) { return fmt::format(
 
 // The sign of a NaN says nothing to a user.
 std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
-
-std::string memory_text(std::size_t bytes) {
-  const double size = static_cast<double>(bytes);
-  return size < 1e9 ? fmt::format("{:.1f} MB", size / 1e6) : fmt::format("{:.2f} GB", size / 1e9);
-}
 
 }  // namespace
 
@@ -139,11 +135,11 @@ void Trainer::print_header() const {
   std::vector<MemoryLine> lines = engine_->memory();
   if (answers_) lines.push_back({"answers: keys, values, scratch", answers_->bytes()});
   for (const MemoryLine& line : lines) {
-    table.add_row({line.what, memory_text(line.bytes)});
+    table.add_row({line.what, size_text(line.bytes)});
     total += line.bytes;
   }
   table.add_rule();
-  table.add_row({"total", memory_text(total)});
+  table.add_row({"total", size_text(total)});
   log::info("{}", table.text(TableStyle::plain));
 }
 
@@ -207,7 +203,7 @@ void Trainer::run() {
     if (check.warns) log::warning("{}: {}", check.what, check.found);
   }
   leave_superseded_behind();
-  trim_side_files(continues_metrics() ? global_step_ : -1);
+  trim_answers(continues_metrics() ? global_step_ : -1);
   folder_.write_run(run_json("started"));
   try {
     train();

@@ -84,7 +84,7 @@ class Trainer {
   void resume();
   void leave_superseded_behind();
   // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health and watch_loss.
-  void trim_side_files(std::int64_t last_step);
+  void trim_answers(std::int64_t last_step);
   bool done() const { return global_step_ >= total_steps_; }
 
   RunConfig config_;

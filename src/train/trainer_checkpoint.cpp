@@ -83,8 +83,11 @@ Json Trainer::what_runs() {
 
 Json Trainer::checkpoint_state() {
   const EngineCounters engine = engine_->counters();
-  std::error_code error;
-  const std::uintmax_t metrics_bytes = std::filesystem::file_size(folder_.metrics_file(), error);
+  const auto bytes_of = [](const std::filesystem::path& file) {
+    std::error_code error;
+    const std::uintmax_t bytes = std::filesystem::file_size(file, error);
+    return error ? 0 : bytes;
+  };
   Json state = {{"version", LLMFP8_VERSION},
                 {"step", global_step_},
                 {"learnt_steps", learnt_steps_},
@@ -96,7 +99,8 @@ Json Trainer::checkpoint_state() {
                 {"evaluated_step", evaluated_step_},
                 {"window", to_json(window_)},
                 {"epoch", to_json(epoch_)},
-                {"metrics_bytes", error ? 0 : metrics_bytes},
+                {"metrics_bytes", bytes_of(folder_.metrics_file())},
+                {"health_bytes", bytes_of(folder_.health_file())},
                 {"resumed_from_steps", resumed_from_},
                 {"logger_state", logger_state_},
                 {"ran", what_runs()},
@@ -162,11 +166,16 @@ void Trainer::leave_superseded_behind() {
   clear_remains(checkpoints);
   constexpr double kNoLoss = std::numeric_limits<double>::infinity();
   if (config_.overwrite) snapshots_->resume({}, set_aside(checkpoints, step_folders(checkpoints)), kNoLoss);
-  if (!continues_metrics()) return;
+  if (!continues_metrics()) {
+    std::error_code ignored;
+    std::filesystem::remove(folder_.health_file(), ignored);  // another run's
+    return;
+  }
   const Json& state = resume_->checkpoint.state();
   snapshots_->resume(resume_->kept, set_aside(checkpoints, resume_->superseded), state.value("best_loss", kNoLoss));
   const auto bytes = state.value("metrics_bytes", std::uintmax_t{0});
-  if (!folder_.cut_metrics(bytes)) {
+  RunFolder::cut_lines(folder_.health_file(), state.value("health_bytes", std::uintmax_t{0}));
+  if (!RunFolder::cut_lines(folder_.metrics_file(), bytes)) {
     log::warning(
         "{}: it is shorter than when the checkpoint was saved ({} bytes); values of steps before {} are missing",
         folder_.metrics_file().string(), bytes, global_step_);

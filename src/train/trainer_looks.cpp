@@ -5,7 +5,6 @@
 #include <system_error>
 
 #include "core/log.h"
-#include "hub/file_io.h"
 #include "train/dry_run.h"
 #include "train/interrupt.h"
 #include "train/trainer.h"
@@ -15,27 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path health_file(const RunFolder& folder) { return folder.path() / "health.jsonl"; }
 fs::path answers_folder(const RunFolder& folder) { return folder.path() / "answers"; }
 fs::path answers_file(const RunFolder& folder, std::int64_t step) { return answers_folder(folder) / fmt::format("step-{}.jsonl", step); }
-
-// Only the lines of steps up to last_step stay; what is no such line goes too.
-void trim_health(const fs::path& path, std::int64_t last_step) {
-  std::ifstream in(path);
-  if (!in) return;
-  std::string kept, line;
-  while (std::getline(in, line)) {
-    const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
-    if (json.is_object() && json.value("step", last_step + 1) <= last_step) kept += line + "\n";
-  }
-  in.close();
-  std::error_code ignored;
-  if (kept.empty()) {
-    fs::remove(path, ignored);
-  } else {
-    write_file_atomically(path, kept);
-  }
-}
 
 }  // namespace
 
@@ -117,9 +97,9 @@ void Trainer::log_health() {
   const StepHealthReport report = health_->take();
   const MetricValues values = report.values();
   metrics_.log(report.step, {values.begin(), values.end()});
-  std::ofstream file(health_file(folder_), std::ios::app);
+  std::ofstream file(folder_.health_file(), std::ios::app);
   file << report.json().dump() << "\n";
-  CHECK(file.flush(), "{}: cannot be written", health_file(folder_).string());
+  CHECK(file.flush(), "{}: cannot be written", folder_.health_file().string());
 }
 
 void Trainer::watch_loss(double loss) {
@@ -129,9 +109,8 @@ void Trainer::watch_loss(double loss) {
                spike->deviations, spike->steps, spike->mean);
 }
 
-// health.jsonl and answers/ of this folder beyond last_step belong to another run, or are made again; -1: all of them.
-void Trainer::trim_side_files(std::int64_t last_step) {
-  trim_health(health_file(folder_), last_step);
+// Answers of this folder beyond last_step belong to another run, or are made again; -1: all of them.
+void Trainer::trim_answers(std::int64_t last_step) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(answers_folder(folder_), error)) {
     std::error_code ignored;

@@ -17,7 +17,8 @@ Finished run_well(const char* program, const Args& args) {
 }
 
 Args saving_flags(const Args& more) {
-  Args flags = {"--num_epochs", "3", "--save_interval", "4", "--keep_checkpoints", "1000", "--learning_rate", "1e-3"};
+  Args flags = {"--num_epochs", "3", "--save_interval", "4", "--keep_checkpoints", "1000", "--learning_rate", "1e-3",
+                "--health_interval", "3"};
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
 }
@@ -80,6 +81,8 @@ void expect_same_lines(const std::vector<std::string>& wanted, const std::vector
 void expect_same_run(const fs::path& wanted, const fs::path& found, Compare compare) {
   EXPECT_EQ(read_bytes(wanted / "model.safetensors"), read_bytes(found / "model.safetensors"));
   expect_same_lines(logged(wanted), logged(found));
+  EXPECT_GT(lines_of(wanted / "health.jsonl"), 0u);
+  EXPECT_EQ(read_bytes(wanted / "health.jsonl"), read_bytes(found / "health.jsonl"));
   const std::vector<std::int64_t> steps = saved_steps(wanted), others = saved_steps(found);
   ASSERT_FALSE(steps.empty());
   ASSERT_FALSE(others.empty());

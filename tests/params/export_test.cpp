@@ -10,9 +10,7 @@
 
 #include <csignal>
 
-#include "hub/convert.h"
 #include "hub/file_io.h"
-#include "hub/safetensors_writer.h"
 #include "train/engine_support.h"
 
 namespace llmfp8::testing {
@@ -37,22 +35,8 @@ struct Exporter {
 
 // A golden model in other dtypes, with the files that go with one.
 void write_source(const std::string& model, const fs::path& folder, DType dtype) {
-  const SafetensorsFile file = SafetensorsFile::open(model_dir(model) / "model.safetensors");
-  std::vector<TensorDeclaration> declarations;
-  for (const std::string& name : file.names()) {
-    // Norms stay fp32, as some published checkpoints have it.
-    declarations.push_back({name, name.find("norm") != std::string::npos ? DType::f32 : dtype, file.at(name).shape});
-  }
-  fs::create_directories(folder);
-  SafetensorsWriter writer(folder / "model.safetensors", declarations);
-  for (const TensorDeclaration& d : declarations) {
-    const std::vector<float> values = floats(file.at(d.name));
-    std::vector<std::byte> converted(values.size() * size_bytes(d.dtype));
-    convert_elements(values.data(), DType::f32, converted.data(), d.dtype, values.size());
-    writer.write(d.name, converted.data(), converted.size());
-  }
-  writer.finish();
-  fs::copy_file(model_dir(model) / "config.json", folder / "config.json");
+  // Norms stay fp32, as some published checkpoints have it.
+  write_golden_weights(model, folder, [&](const std::string& name) { return name.find("norm") != std::string::npos ? DType::f32 : dtype; });
   write_file_atomically(folder / "tokenizer.json", "{\"a\": \"\xC3\xA9\\u00e9\"}\n\n");
   write_file_atomically(folder / "tokenizer_config.json", "{ \"chat_template\" : \"x\"}");
   write_file_atomically(folder / "generation_config.json", "{\"eos_token_id\": [2, 3]}");

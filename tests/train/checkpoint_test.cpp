@@ -6,8 +6,6 @@
 #include <limits>
 
 #include "core/log.h"
-#include "hub/convert.h"
-#include "hub/safetensors_writer.h"
 #include "train/checkpoint_saver.h"
 #include "train/engine_support.h"
 #include "train/host_copy.h"
@@ -19,19 +17,7 @@ namespace fs = std::filesystem;
 
 // A golden model whose weights are stored as `dtype`.
 void write_model(const fs::path& folder, DType dtype) {
-  const SafetensorsFile file = SafetensorsFile::open(model_dir("llama_tied") / "model.safetensors");
-  std::vector<TensorDeclaration> declarations;
-  for (const std::string& name : file.names()) declarations.push_back({name, dtype, file.at(name).shape});
-  fs::create_directories(folder);
-  SafetensorsWriter writer(folder / "model.safetensors", declarations);
-  for (const TensorDeclaration& d : declarations) {
-    const std::vector<float> values = floats(file.at(d.name));
-    std::vector<std::byte> converted(values.size() * size_bytes(d.dtype));
-    convert_elements(values.data(), DType::f32, converted.data(), d.dtype, values.size());
-    writer.write(d.name, converted.data(), converted.size());
-  }
-  writer.finish();
-  fs::copy_file(model_dir("llama_tied") / "config.json", folder / "config.json");
+  write_golden_weights("llama_tied", folder, [&](const std::string&) { return dtype; });
   for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) write_file_atomically(folder / name, "{}");
 }
 

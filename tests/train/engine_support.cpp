@@ -1,6 +1,8 @@
 #include "train/engine_support.h"
 
 #include "core/rng.h"
+#include "hub/convert.h"
+#include "hub/safetensors_writer.h"
 
 namespace llmfp8::testing {
 namespace {
@@ -13,6 +15,23 @@ std::vector<std::byte> bytes_of(Engine& engine, const Tensor& tensor) {
 }
 
 }  // namespace
+
+void write_golden_weights(const std::string& model, const std::filesystem::path& folder,
+                          const std::function<DType(const std::string& name)>& dtype_of) {
+  const SafetensorsFile file = SafetensorsFile::open(model_dir(model) / "model.safetensors");
+  std::vector<TensorDeclaration> declarations;
+  for (const std::string& name : file.names()) declarations.push_back({name, dtype_of(name), file.at(name).shape});
+  std::filesystem::create_directories(folder);
+  SafetensorsWriter writer(folder / "model.safetensors", declarations);
+  for (const TensorDeclaration& d : declarations) {
+    const std::vector<float> values = floats(file.at(d.name));
+    std::vector<std::byte> converted(values.size() * size_bytes(d.dtype));
+    convert_elements(values.data(), DType::f32, converted.data(), d.dtype, values.size());
+    writer.write(d.name, converted.data(), converted.size());
+  }
+  writer.finish();
+  std::filesystem::copy_file(model_dir(model) / "config.json", folder / "config.json");
+}
 
 ParityBatch random_batch(const ModelConfig& config, const std::vector<std::int64_t>& lengths, std::uint64_t seed) {
   const auto at = [&](std::size_t i) { return philox4x32(seed, i, 0).x[0]; };

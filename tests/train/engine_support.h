@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -74,6 +75,10 @@ inline std::vector<HostBatch> hosts(const std::vector<ParityBatch>& batches) {
   for (const ParityBatch& batch : batches) list.push_back(batch.host);
   return list;
 }
+
+// A golden model's weights and config.json in a new folder, each tensor stored as dtype_of(its HF name) says.
+void write_golden_weights(const std::string& model, const std::filesystem::path& folder,
+                          const std::function<DType(const std::string& name)>& dtype_of);
 
 // A golden model, loaded, that takes batches of these shapes.
 inline std::unique_ptr<Engine> golden_engine(Backend& backend, const std::filesystem::path& folder,

@@ -110,15 +110,20 @@ std::string find_device(DeviceInfo* device) {
 // Where MXFP8 products run: 10.x. From 12.0 on cuBLASLt multiplies FP8 as TN only, for which the codes of dgrad and
 // wgrad would have to be transposed ones.
 FormatSupport mxfp8_support(const DeviceInfo& device) {
-  const std::string has = fmt::format("{} has {}", device.name, capability_name(device.capability));
-  const bool emulates = true;  // any bf16 product will do
-  if (device.capability < kMxCapability) return {false, "MXFP8 needs compute capability 10.0, " + has, emulates};
-  if (device.capability >= kMxEnd) return {false, "MXFP8 is built for compute capability 10.x, " + has, emulates};
-  if (device.cublaslt_version < kMxCublasLt) {
-    return {false, fmt::format("MXFP8 needs cuBLASLt 12.8, found {}.{}", device.cublaslt_version / 10000,
-                               device.cublaslt_version / 100 % 100), emulates};
+  FormatSupport support{.available = false, .can_emulate = true};
+  if (device.capability < kMxCapability) {
+    support.reason = "MXFP8 needs compute capability 10.0, ";
+  } else if (device.capability >= kMxEnd) {
+    support.reason = "MXFP8 is built for compute capability 10.x, ";
+  } else if (device.cublaslt_version < kMxCublasLt) {
+    support.reason = fmt::format("MXFP8 needs cuBLASLt 12.8, found {}.{}", device.cublaslt_version / 10000,
+                                 device.cublaslt_version / 100 % 100);
+    return support;
+  } else {
+    return {.available = true};
   }
-  return {true, "", false};
+  support.reason += fmt::format("{} has {}", device.name, capability_name(device.capability));
+  return support;
 }
 
 }  // namespace

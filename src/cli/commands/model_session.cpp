@@ -12,8 +12,6 @@
 namespace llmfp8 {
 namespace {
 
-constexpr std::int64_t kPrefillTokens = 1024;  // enough to keep the cores busy; more only costs memory
-
 }  // namespace
 
 void declare_model_flags(FlagSet& flags, ModelChoice& choice) {
@@ -71,16 +69,8 @@ void ModelSession::load() {
 std::vector<Generation> ModelSession::generate(const std::vector<std::vector<std::int32_t>>& prompts,
                                                const GenerateOptions& options) {
   if (prompts.empty()) return {};
-  std::int64_t longest = 0;
-  for (const auto& prompt : prompts) longest = std::max(longest, static_cast<std::int64_t>(prompt.size()));
-  const std::int64_t most = config().max_position_embeddings;
-  CHECK(longest < most, "a prompt of {} tokens, the model reaches {}", longest, most);
+  const GeneratorLimits limits = limits_for(prompts, config(), choice_.batch_size, options.max_new_tokens);
   if (!params_) load();
-  GeneratorLimits limits;
-  limits.max_batch = std::min(choice_.batch_size, static_cast<std::int64_t>(prompts.size()));
-  limits.max_prompt_tokens = std::max(longest, kPrefillTokens);
-  // Not longest + max_new_tokens as it stands: the sum of two large numbers could overflow.
-  limits.max_len = options.max_new_tokens >= most - longest ? most : longest + options.max_new_tokens;
   const Transformer transformer(config(), limits.max_len, *backend_, *stream_);
   Generator generator(*backend_, transformer, *params_, limits);
   auto results = generator.generate(prompts, options);
