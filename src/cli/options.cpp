@@ -82,7 +82,12 @@ class Declarations {
     option.default_text = std::to_string(range.fallback);
     if (!range.zero.empty()) {
       option.wanted += fmt::format(" (0: {})", range.zero);
-      option.default_text += ": " + range.zero;
+      // Beside the default only where that is 0.
+      if (range.fallback == 0) {
+        option.default_text += ": " + range.zero;
+      } else {
+        option.range += fmt::format("; 0: {}", range.zero);
+      }
     }
     option.assign = [member, range](RunConfig& config, const std::string& text) {
       const auto value =

@@ -373,6 +373,17 @@ TEST(Help, NamesEveryFlagWithin100Columns) {
   EXPECT_TRUE(parse_command_line(Program::train_fp8, words("-h")).print);
 }
 
+// "default 1: never" would say that the default is never.
+TEST(Help, WhatZeroMeansStandsBesideZero) {
+  const auto remarks = [](std::string_view name) {
+    const Option* option = find_option(Program::train_fp8, name);
+    return option == nullptr ? std::string("no flag") : fmt::format("default {}; {}", option->default_text, option->range);
+  };
+  EXPECT_EQ(remarks("max_steps"), "default 0: no limit; at least 0");
+  EXPECT_EQ(remarks("eval_interval"), "default 1; at least 0; 0: never");
+  EXPECT_EQ(remarks("health_interval"), "default 100; at least 0; 0: off");
+}
+
 TEST(RunJson, EveryFlagWithValueAndSource) {
   const auto json = flags_to_json(parse_with("--batch_size 8 --use_te --learning_rate 2e-5 --fp8_scenario hybrid"));
   EXPECT_EQ(json.size(), option_table(Program::train_fp8).size());
