@@ -193,9 +193,13 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     add("all_but_one", {3, 3, 10, {40, 87}}, 128);
     add("full", {6, 2, 32, {1, 31, 32, 33, 31}}, 128);
     add("long", {2, 1, 64, {300, 5}}, 384);
-    cases.push_back({fmt::format("attention_decode/{}", name(a)), [=](Backend& b) {
-                       decode_case(b, a, {6, 2, 24, {1, 2, 64, 65, 150}});
-                     }});
+    const auto add_decode = [&](const char* what, const Setup& s) {
+      cases.push_back({fmt::format("attention_decode/{}/{}", name(a), what), [=](Backend& b) { decode_case(b, a, s); }});
+    };
+    add_decode("24", {6, 2, 24, {1, 2, 64, 65, 150}});
+    add_decode("64", {9, 3, 64, {1, 7, 8, 9, 130}});
+    add_decode("128", {2, 2, 128, {3, 66}});
+    add_decode("many_heads", {40, 1, 256, {1, 37}});
   }
 }
 

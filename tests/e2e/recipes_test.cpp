@@ -36,7 +36,7 @@ TEST_P(Recipes, LastTenStepsWithinThreePercentOfBf16) {
   // It must have learnt something, or being close means nothing.
   ASSERT_LT(wanted, 0.5 * bf16.front());
   for (const char* recipe : {"default", "hybrid", "mxfp8", "current"}) {
-    const std::vector<double> fp8 = losses_of(GetParam(), {"--mixed_precision", "fp8", "--fp8_scenario", recipe});
+    const std::vector<double> fp8 = losses_of(GetParam(), {"--mixed_precision", "fp8", "--fp8_scenario", recipe, "--fp8_emulate"});
     ASSERT_EQ(fp8.size(), 60u);
     EXPECT_NEAR(mean_of_last_ten(fp8), wanted, kClose * wanted) << recipe;
     EXPECT_NE(fp8, bf16) << recipe << " ran in bf16";

@@ -160,7 +160,10 @@ Args Workshop::args(const Args& more) const {
   for (std::size_t i = 0; i < more.size(); ++i) {
     const auto same = std::find(all.begin(), all.end(), more[i]);
     const bool has_value = i + 1 < more.size() && !more[i + 1].starts_with("--");
-    if (more[i].starts_with("--") && same != all.end()) all.erase(same, same + 2);
+    if (more[i].starts_with("--") && same != all.end()) {
+      const bool had_value = same + 1 != all.end() && !(same + 1)->starts_with("--");
+      all.erase(same, same + (had_value ? 2 : 1));
+    }
     all.push_back(more[i]);
     if (has_value) all.push_back(more[++i]);
   }

@@ -1,7 +1,7 @@
 // Attention of one new token per sequence against a cache, and filling the cache after a prefill. Called by CpuOps.
 //
-// A cache row is [max_len, num_kv_heads, head_dim]. A task is one sequence and kv head; keys are taken 64 at a time with
-// a running maximum, so that the length needs no scratch.
+// A cache row is [max_len, num_kv_heads, head_dim]. A task is one sequence and kv head; keys are taken up to 64 at a
+// time with a running maximum, so that the length needs no scratch.
 #include <cmath>
 
 #include "backend/cpu/kernels.h"
@@ -12,72 +12,72 @@ namespace llmfp8::cpu {
 namespace {
 
 constexpr int kMaxHeadDim = 512;
-constexpr int kKeys = 64;
+constexpr int kMaxHeads = 32;           // of a group that are worked on together
+constexpr int kKeys = 64;               // that are taken at a time, at most
+constexpr int kBlockFloats = 64 * 128;  // of keys, or of values, in fp32: both blocks stay in the L2 cache
 
 template <typename A>
 LLMFP8_INLINE void copy_head(const A* from, A* to, std::int64_t head_dim) {
   std::memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(head_dim) * sizeof(A));
 }
 
-using Float16 = float __attribute__((vector_size(64)));
-
-LLMFP8_INLINE Float16 load16(const float* from) {
-  Float16 v;
+template <typename Vector>
+LLMFP8_INLINE Vector load_vector(const float* from) {
+  Vector v;
   std::memcpy(&v, from, sizeof v);
   return v;
 }
-LLMFP8_INLINE Float16 load16(const bf16* from) {
-  using Bits16 = std::uint16_t __attribute__((vector_size(32)));
-  using Bits32 = std::uint32_t __attribute__((vector_size(64)));
-  Bits16 bits;
-  std::memcpy(&bits, from, sizeof bits);
-  const Bits32 wide = __builtin_convertvector(bits, Bits32) << 16;
-  Float16 v;
-  std::memcpy(&v, &wide, sizeof v);
-  return v;
+
+// [sum of v[0], … sum of v[7]], every sum in the same order on every instruction set: elements 4 apart last.
+LLMFP8_INLINE Float8 sums_of(const Float8 (&v)[8]) {
+  Float8 pairs[4], fours[2];
+  for (int i = 0; i < 4; ++i) {
+    pairs[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 1, 9, 4, 12, 5, 13) +
+               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 2; ++i) {
+    fours[i] = __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+  return __builtin_shufflevector(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+         __builtin_shufflevector(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
-// Adds halves to halves: the order is the same on every instruction set.
-LLMFP8_INLINE float sum16(Float16 v) {
-  float x[16];
-  std::memcpy(x, &v, sizeof x);
-  for (int half = 8; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+// scores[i] = scale * (q · key i) for eight keys. dim: Dim, or any where Dim is 0; keys lie dim apart.
+template <int Dim>
+LLMFP8_INLINE void score_eight(const float* q, const float* keys, std::int64_t dim, float scale, float* scores) {
+  if constexpr (Dim > 0) dim = Dim;
+  const std::int64_t whole = dim / 32 * 32;
+  Float8 parts[8];
+  for (int i = 0; i < 8; ++i) {
+    const float* key = keys + i * dim;
+    Float8 sums[4] = {};
+    for (std::int64_t k = 0; k < whole; k += 32) {
+      for (int c = 0; c < 4; ++c) sums[c] += load_vector<Float8>(q + k + 8 * c) * load_vector<Float8>(key + k + 8 * c);
+    }
+    parts[i] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
-  return x[0];
-}
-
-// Sum of q[k] * key[k].
-template <typename A>
-LLMFP8_INLINE float score(const float* q, const A* key, std::int64_t dim) {
-  Float16 even = {}, odd = {};
-  std::int64_t k = 0;
-  for (; k + 32 <= dim; k += 32) {
-    even += load16(q + k) * load16(key + k);
-    odd += load16(q + k + 16) * load16(key + k + 16);
+  const Float8 dots = sums_of(parts);
+  for (int i = 0; i < 8; ++i) {
+    float rest = 0.0f;
+    for (std::int64_t k = whole; k < dim; ++k) rest += q[k] * keys[i * dim + k];
+    scores[i] = (dots[i] + rest) * scale;
   }
-  if (k + 16 <= dim) {
-    even += load16(q + k) * load16(key + k);
-    k += 16;
-  }
-  float rest = 0.0f;
-  for (; k < dim; ++k) rest += q[k] * as_float(key[k]);
-  return sum16(even + odd) + rest;
 }
 
 // total[0 … 16 Chunks) += sum over i of p[i] * values[i]: the sums stay in registers.
-template <int Chunks, typename A>
-LLMFP8_INLINE void add_values(const float* p, const A* values, std::int64_t n, std::int64_t step, float* total) {
+template <int Chunks>
+LLMFP8_INLINE void add_values(const float* p, const float* values, std::int64_t n, std::int64_t step, float* total) {
   Float16 sums[Chunks];
-  for (int c = 0; c < Chunks; ++c) sums[c] = load16(total + 16 * c);
+  for (int c = 0; c < Chunks; ++c) sums[c] = load_vector<Float16>(total + 16 * c);
   for (std::int64_t i = 0; i < n; ++i) {
-    for (int c = 0; c < Chunks; ++c) sums[c] += p[i] * load16(values + i * step + 16 * c);
+    for (int c = 0; c < Chunks; ++c) sums[c] += p[i] * load_vector<Float16>(values + i * step + 16 * c);
   }
   for (int c = 0; c < Chunks; ++c) std::memcpy(total + 16 * c, &sums[c], sizeof sums[c]);
 }
 
-// Fetches `count` pieces of head_dim elements, `step` apart: the pieces of one head lie too far apart for the hardware to see a
-// stream, and without this decoding mostly waits for memory.
+// Fetches `count` pieces of head_dim elements, `step` apart: the pieces of one head lie too far apart for the hardware to
+// see a stream, and without this decoding mostly waits for memory.
 template <typename A>
 LLMFP8_INLINE void prefetch_rows(const A* from, std::int64_t count, std::int64_t step, std::int64_t head_dim) {
   constexpr std::int64_t kLine = 64 / sizeof(A);
@@ -86,42 +86,76 @@ LLMFP8_INLINE void prefetch_rows(const A* from, std::int64_t count, std::int64_t
   }
 }
 
-// keys, values: A [count, step apart, head_dim]; out: A [head_dim]
-template <typename A>
-LLMFP8_CLONES void attend(const A* query, const A* keys, const A* values, std::int64_t count, std::int64_t step,
-                          const AttentionShape& shape, A* out) {
-  const std::int64_t dim = shape.head_dim;
-  float q[kMaxHeadDim], total[kMaxHeadDim], scores[kKeys];
-  load(query, q, dim);
-  std::fill_n(total, dim, 0.0f);
-  float largest = -INFINITY;
-  double mass = 0.0;
-  prefetch_rows(keys, std::min<std::int64_t>(kKeys, count), step, dim);
-  for (std::int64_t first = 0; first < count; first += kKeys) {
-    const std::int64_t n = std::min<std::int64_t>(kKeys, count - first);
-    const A *key = keys + first * step, *value = values + first * step;
-    prefetch_rows(value, n, step, dim);
-    prefetch_rows(key + n * step, std::min<std::int64_t>(kKeys, count - first - n), step, dim);
-    float block_max = -INFINITY;
-    for (std::int64_t i = 0; i < n; ++i) {
-      scores[i] = score(q, key + i * step, dim) * shape.scale;
-      block_max = scores[i] > block_max ? scores[i] : block_max;
-    }
-    const float next = block_max > largest ? block_max : largest;
-    const float shrink = first == 0 ? 0.0f : fast_exp(largest - next);
-    largest = next;
-    for (std::int64_t i = 0; i < n; ++i) scores[i] = fast_exp(scores[i] - largest);
-    mass = mass * static_cast<double>(shrink) + sum(scores, n);
-    for (std::int64_t k = 0; k < dim; ++k) total[k] *= shrink;
-    std::int64_t k = 0;
-    for (; k + 64 <= dim; k += 64) add_values<4>(scores, value + k, n, step, total + k);
-    for (; k + 16 <= dim; k += 16) add_values<1>(scores, value + k, n, step, total + k);
-    for (; k < dim; ++k) {
-      for (std::int64_t i = 0; i < n; ++i) total[k] += scores[i] * as_float(value[i * step + k]);
+// What one query head has summed so far.
+struct Head {
+  float largest = -INFINITY;  // score
+  double mass = 0.0;          // of exp(score - largest)
+};
+
+// One block of n keys and values, both f32 [n rounded up to 8, dim]: the running softmax of one head takes them in.
+LLMFP8_INLINE void take_block(Head& head, const float* q, const float* keys, const float* values, std::int64_t n,
+                              std::int64_t dim, float scale, float* total) {
+  float scores[kKeys];
+  for (std::int64_t i = 0; i < n; i += 8) {
+    if (dim == 64) {
+      score_eight<64>(q, keys + i * dim, dim, scale, scores + i);
+    } else if (dim == 128) {
+      score_eight<128>(q, keys + i * dim, dim, scale, scores + i);
+    } else {
+      score_eight<0>(q, keys + i * dim, dim, scale, scores + i);
     }
   }
-  const float inverse = static_cast<float>(1.0 / mass);
-  for (std::int64_t k = 0; k < dim; ++k) out[k] = from_float<A>(total[k] * inverse);
+  float next = head.largest;
+  for (std::int64_t i = 0; i < n; ++i) next = scores[i] > next ? scores[i] : next;
+  const float shrink = head.mass == 0.0 ? 0.0f : fast_exp(head.largest - next);
+  head.largest = next;
+  for (std::int64_t i = 0; i < n; ++i) scores[i] = fast_exp(scores[i] - next);
+  head.mass = head.mass * static_cast<double>(shrink) + sum(scores, n);
+  for (std::int64_t k = 0; k < dim; ++k) total[k] *= shrink;
+  std::int64_t k = 0;
+  for (; k + 64 <= dim; k += 64) add_values<4>(scores, values + k, n, dim, total + k);
+  for (; k + 16 <= dim; k += 16) add_values<1>(scores, values + k, n, dim, total + k);
+  for (; k < dim; ++k) {
+    for (std::int64_t i = 0; i < n; ++i) total[k] += scores[i] * values[i * dim + k];
+  }
+}
+
+// Query heads that share one head of keys and values, and what they look at.
+template <typename A>
+struct Group {
+  std::int64_t heads = 0;      // at most kMaxHeads, and kBlockFloats / head_dim
+  const A* queries = nullptr;  // [heads, head_dim]
+  const A* keys = nullptr;     // [count, step apart, head_dim]
+  const A* values = nullptr;   // like keys
+  std::int64_t count = 0, step = 0;
+  A* out = nullptr;  // [heads, head_dim]
+};
+
+// A block of keys and values is read and widened once for all heads of the group.
+template <typename A>
+LLMFP8_CLONES void attend(const Group<A>& group, std::int64_t dim, float scale) {
+  const std::int64_t block = std::min<std::int64_t>(kKeys, kBlockFloats / dim / 8 * 8);
+  float q[kMaxHeadDim], keys[kBlockFloats], values[kBlockFloats], totals[kBlockFloats];
+  Head heads[kMaxHeads];
+  std::fill_n(totals, group.heads * dim, 0.0f);
+  prefetch_rows(group.keys, std::min(block, group.count), group.step, dim);
+  for (std::int64_t first = 0; first < group.count; first += block) {
+    const std::int64_t n = std::min(block, group.count - first);
+    const A *key = group.keys + first * group.step, *value = group.values + first * group.step;
+    prefetch_rows(value, n, group.step, dim);
+    for (std::int64_t i = 0; i < n; ++i) load(key + i * group.step, keys + i * dim, dim);
+    std::fill(keys + n * dim, keys + (n + 7) / 8 * 8 * dim, 0.0f);
+    prefetch_rows(key + n * group.step, std::min(block, group.count - first - n), group.step, dim);
+    for (std::int64_t i = 0; i < n; ++i) load(value + i * group.step, values + i * dim, dim);
+    for (std::int64_t h = 0; h < group.heads; ++h) {
+      load(group.queries + h * dim, q, dim);
+      take_block(heads[h], q, keys, values, n, dim, scale, totals + h * dim);
+    }
+  }
+  for (std::int64_t h = 0; h < group.heads; ++h) {
+    const float inverse = static_cast<float>(1.0 / heads[h].mass);
+    for (std::int64_t k = 0; k < dim; ++k) group.out[h * dim + k] = from_float<A>(totals[h * dim + k] * inverse);
+  }
 }
 
 template <typename A>
@@ -138,8 +172,11 @@ void decode_head(const AttentionDecodeArgs& args, std::int64_t b, std::int64_t k
   A* values = row_of<A>(args.v_cache, slot) + kv_head * dim;
   copy_head(qkv + (shape.num_heads + kv_head) * dim, keys + position * step, dim);
   copy_head(qkv + (shape.num_heads + shape.num_kv_heads + kv_head) * dim, values + position * step, dim);
-  for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    attend<A>(qkv + head * dim, keys, values, position + 1, step, shape, row_of<A>(args.out, b) + head * dim);
+  const std::int64_t first_head = kv_head * group, most = std::min<std::int64_t>(kMaxHeads, kBlockFloats / dim);
+  for (std::int64_t h = 0; h < group; h += most) {
+    const std::int64_t at = (first_head + h) * dim;
+    attend<A>({std::min(most, group - h), qkv + at, keys, values, position + 1, step, row_of<A>(args.out, b) + at}, dim,
+              shape.scale);
   }
 }
 

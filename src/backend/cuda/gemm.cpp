@@ -132,11 +132,21 @@ void check_operands(const GemmArgs& args, const Sides& sides) {
         sides.right->defined() ? "b" : "a", static_cast<int>(args.pass));
 }
 
+DeviceMemory make_device_one() {
+  constexpr float kOne = 1.0f;
+  void* raw = nullptr;
+  LLMFP8_CUDA_CHECK(cudaMalloc(&raw, sizeof kOne));
+  DeviceMemory one(raw);
+  LLMFP8_CUDA_CHECK(cudaMemcpy(raw, &kOne, sizeof kOne, cudaMemcpyHostToDevice));
+  return one;
+}
+
 GemmPlan make_plan(const GemmProblem& p) {
   GemmPlan plan;
   plan.desc = make_matmul_desc();
   set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_left ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_right ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (p.sums_in_place) set(plan.desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE);
   if (p.mx) {
     const auto mode = static_cast<std::int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0);
     set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
@@ -195,16 +205,18 @@ Sides make_images(const GemmArgs& args, const Sides& codes, void* scratch, Image
 std::string to_string(const GemmProblem& p) {
   return fmt::format("{}x{}x{}_ld{}.{}.{}.{}_{}.{}.{}_{}{}{}{}{}{}_align{}", p.m, p.n, p.k, p.ld_left, p.ld_right,
                      p.ld_addend, p.ld_out, name(p.left), name(p.right), name(p.out), p.transpose_left ? 't' : 'n',
-                     p.transpose_right ? 't' : 'n', p.addend ? "_add" : "", p.bias ? "_bias" : "",
+                     p.transpose_right ? 't' : 'n', p.sums_in_place ? "_sum" : p.addend ? "_add" : "", p.bias ? "_bias" : "",
                      p.accumulation == Accumulation::fast ? "_fast" : "", p.mx ? "_mx" : "", p.alignment);
 }
 
 cublasStatus_t launch(cublasLtHandle_t lt, const GemmPlan& plan, const cublasLtMatmulAlgo_t& algorithm,
                       const GemmOperands& operands, const GemmWorkspace& workspace, cudaStream_t stream) {
-  const float alpha = 1.0f, beta = operands.addend != nullptr ? 1.0f : 0.0f;
+  const float one = 1.0f, zero = 0.0f;
+  const float* alpha = plan.device_one != nullptr ? plan.device_one : &one;
+  const float* beta = operands.addend != nullptr ? alpha : &zero;
   const void* addend = operands.addend != nullptr ? operands.addend : operands.out;
-  return cublasLtMatmul(lt, plan.desc.get(), &alpha, operands.left, plan.left.get(), operands.right, plan.right.get(),
-                        &beta, addend, plan.addend.get(), operands.out, plan.out.get(), &algorithm, workspace.data,
+  return cublasLtMatmul(lt, plan.desc.get(), alpha, operands.left, plan.left.get(), operands.right, plan.right.get(),
+                        beta, addend, plan.addend.get(), operands.out, plan.out.get(), &algorithm, workspace.data,
                         workspace.bytes, stream);
 }
 
@@ -213,7 +225,7 @@ std::size_t gemm_scratch_bytes(const GemmArgs& args) {
   return at.bytes;
 }
 
-GemmEngine::GemmEngine(const std::string& machine, AlgorithmChoice choice) : lt_(make_lt()), algorithms_(machine, choice) {}
+GemmEngine::GemmEngine(const std::string& machine, AlgorithmChoice choice) : lt_(make_lt()), one_(make_device_one()), algorithms_(machine, choice) {}
 
 void GemmEngine::gemm(const GemmArgs& args, const GemmWorkspace& workspace, void* scratch, cudaStream_t stream) {
   Sides sides = sides_of(args);
@@ -228,6 +240,7 @@ void GemmEngine::gemm(const GemmArgs& args, const GemmWorkspace& workspace, void
   GemmProblem problem = problem_of(args, sides, product);
   problem.addend = with_addend;
   problem.bias = with_bias;
+  problem.sums_in_place = with_addend && product.dtype == DType::bf16 && args.addend.data == product.data;
   if (with_addend) problem.ld_addend = args.addend.row_stride;
   GemmOperands operands{sides.left->data,
                         sides.right->data,
@@ -259,6 +272,7 @@ void GemmEngine::multiply(const GemmProblem& problem, const GemmOperands& operan
   auto found = plans_.find(problem);
   if (found == plans_.end()) found = plans_.emplace(problem, make_plan(problem)).first;
   GemmPlan& plan = found->second;
+  if (problem.sums_in_place) plan.device_one = static_cast<const float*>(one_.get());
   if (operands.left_scale_inv != nullptr) {
     set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, operands.left_scale_inv);
     set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, operands.right_scale_inv);

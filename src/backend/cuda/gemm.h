@@ -36,6 +36,7 @@ class GemmEngine {
                 cudaStream_t stream);
 
   LtHandle lt_;
+  DeviceMemory one_;  // GemmPlan::device_one
   std::mutex mutex_;  // plans_ and the descriptors in it
   std::map<GemmProblem, GemmPlan> plans_;
   GemmAlgorithms algorithms_;
