@@ -9,7 +9,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly minutes=${DEMO_MINUTES:-8} problems=${DEMO_PROBLEMS:-200} out=${DEMO_DIR:-demo_output}
-readonly model=models/SmolLM2-135M-Instruct.Q4_1.gguf data=data/math batch=8
+readonly model=models/SmolLM2-135M-Instruct.Q4_1.gguf data=data/math
+# Where time allows a hundred rows or two, many small steps teach more than few large ones: 160 rows of the problems gave
+# 8.6 % right answers in steps of 8 rows, 11.9 % in steps of 4, 13.4 % in steps of 2 (600 problems, two seeds); 720 rows the
+# same 23 % in steps of 8 and of 4.
+batch=4
 started=$(date +%s)
 
 elapsed() { echo $(($(date +%s) - started)); }
@@ -37,10 +41,10 @@ answers() {  # model, file
 }
 
 measure_speed() {  # tokens/s and tokens of a step, of three steps
-  train "$out/speed" 3 --mixed_precision fp8 --eval_interval 0 --quiet 2>"$out/speed.log" || { cat "$out/speed.log" >&2; exit 1; }
+  train "$out/speed" 4 --mixed_precision fp8 --eval_interval 0 --quiet 2>"$out/speed.log" || { cat "$out/speed.log" >&2; exit 1; }
   seconds_a_step=$(.venv/bin/python - "$out/speed/metrics.jsonl" <<'PY'
 import json, sys
-# Step 1 calibrates and warms up: the mean over steps 1 to 3 without the first.
+# Step 1 calibrates and warms up: the mean over the steps without it.
 with open("".join(sys.argv[1])) as lines:
     records = [json.loads(line) for line in lines]
 times = [r["Train/TimePerStep_ms"] for r in records if "Train/TimePerStep_ms" in r]
@@ -60,13 +64,13 @@ demo() {
   if ((steps == 0)); then
     step "measuring the speed of training"
     measure_speed
-    # What is left of the time, less the second evaluation, loading and saving; at least 20 steps, at most an epoch. A
+    # What is left of the time, less the second evaluation, loading and saving; at least 30 steps, at most an epoch. A
     # model that has learnt when to stop takes two thirds of the tokens.
-    steps=$(.venv/bin/python -c "print(max(20, min(675, int(($minutes * 60 - $(elapsed) - 0.8 * $eval_seconds - 25) / $seconds_a_step))))")
+    steps=$(.venv/bin/python -c "print(max(30, min(1350, int(($minutes * 60 - $(elapsed) - 0.8 * $eval_seconds - 25) / $seconds_a_step))))")
     echo "a step takes $seconds_a_step s: $steps steps fit into $minutes minutes"
   fi
   step "fine-tuning in FP8: $steps steps of $batch rows"
-  train "$out/model" "$steps" --mixed_precision fp8 --eval_max_rows 64
+  train "$out/model" "$steps" --mixed_precision fp8 --eval_max_rows 32
   step "answers of the fine-tuned model to the same problems"
   answers "$out/model" "$out/after.jsonl"
   step "before and after"
@@ -82,7 +86,7 @@ PY
 
 recipes() {
   # While the loss falls fast a recipe that lags by some steps looks far away; at the end of the epoch it does not.
-  local steps=${DEMO_STEPS:-675}
+  local steps=${DEMO_STEPS:-675} batch=8
   [[ $steps != 0 ]] || steps=675
   echo "five runs of $steps steps: two to three hours on two cores, a minute on a GPU; DEMO_STEPS=60 for a first look"
   mkdir -p "$out"
