@@ -4,12 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <string_view>
 
 #include <fmt/format.h>
+
+#include "core/clock.h"
 
 namespace llmfp8 {
 namespace {
@@ -19,10 +20,6 @@ constexpr double kLineSeconds = 10.0;
 constexpr int kWidestBar = 30;
 constexpr int kNarrowestBar = 6;
 constexpr const char* kClearLine = "\r\x1b[K";
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 bool asks_for_a_terminal(std::FILE* file) {
   const char* term = std::getenv("TERM");
@@ -105,7 +102,7 @@ std::string progress_text(const Progress& progress, double seconds_left, int wid
 
 Console::Console(ConsoleOptions options) : options_(std::move(options)) {
   is_terminal_ = options_.is_terminal.value_or(asks_for_a_terminal(options_.file));
-  if (!options_.clock) options_.clock = steady_seconds;
+  if (!options_.clock) options_.clock = now_seconds;
 }
 
 Console::~Console() { finish(); }

@@ -1,6 +1,5 @@
 #include "report/hardware_source.h"
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -8,12 +7,10 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include "core/clock.h"
+
 namespace llmfp8 {
 namespace {
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double process_cpu_seconds() {
   timespec time{};
@@ -133,7 +130,7 @@ GpuReading NvmlGpu::read() {
   if (nvml.clock && nvml.clock(nvml.device, kClockOfSms, &number) == 0) reading.sm_clock_mhz = number;
   if (nvml.power && nvml.power(nvml.device, &number) == 0) reading.power_w = number / 1e3;
   if (nvml.energy && nvml.energy(nvml.device, &energy_mj) == 0) {
-    const double now = steady_seconds();
+    const double now = now_seconds();
     const double seconds = now - read_at_;
     // The counter moves ten times a second: in a shorter time than this its steps would show.
     if (seconds > kLeastEnergySeconds) {
@@ -147,7 +144,7 @@ GpuReading NvmlGpu::read() {
 }
 
 HardwareSource::HardwareSource(std::unique_ptr<NvmlGpu> gpu)
-    : gpu_(std::move(gpu)), cpu_seconds_(process_cpu_seconds()), wall_seconds_(steady_seconds()) {}
+    : gpu_(std::move(gpu)), cpu_seconds_(process_cpu_seconds()), wall_seconds_(now_seconds()) {}
 
 void HardwareSource::append(MetricValues& values) {
   const auto add = [&](std::string_view name, std::optional<double> value) {
@@ -162,7 +159,7 @@ void HardwareSource::append(MetricValues& values) {
     add(kGpuClock, reading.sm_clock_mhz);
   }
   add(kProcessMemory, process_memory_mb());
-  const double cpu = process_cpu_seconds(), wall = steady_seconds();
+  const double cpu = process_cpu_seconds(), wall = now_seconds();
   if (wall > wall_seconds_) add(kProcessCpu, (cpu - cpu_seconds_) / (wall - wall_seconds_));
   cpu_seconds_ = cpu;
   wall_seconds_ = wall;

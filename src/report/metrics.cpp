@@ -1,18 +1,14 @@
 #include "report/metrics.h"
 
 #include <cerrno>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 
+#include "core/clock.h"
 #include "core/error.h"
 
 namespace llmfp8 {
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // A text may hold bytes that are not UTF-8 (a path): they are replaced rather than ending the run.
 std::string dump(const nlohmann::ordered_json& value, int indent) {
@@ -22,7 +18,7 @@ std::string dump(const nlohmann::ordered_json& value, int indent) {
 }  // namespace
 
 void Metrics::log(std::int64_t step, const std::vector<std::pair<std::string_view, double>>& values) {
-  MetricRecord record{.step = step, .time = now_seconds(), .values = {}};
+  MetricRecord record{.step = step, .time = unix_seconds(), .values = {}};
   for (const auto& [name, value] : values) {
     if (!name.empty()) record.values.emplace_back(std::string(name), value);
   }
@@ -76,7 +72,7 @@ void JsonlSink::log(const MetricRecord& record) {
 }
 
 void JsonlSink::text(const std::string& name, const std::string& value) {
-  write_line({{"step", last_step_}, {"time", now_seconds()}, {name, value}});
+  write_line({{"step", last_step_}, {"time", unix_seconds()}, {name, value}});
 }
 
 void SummarySink::finish() {

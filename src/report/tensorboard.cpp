@@ -5,9 +5,9 @@
 #include <array>
 #include <bit>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 
+#include "core/clock.h"
 #include "core/error.h"
 
 namespace llmfp8 {
@@ -76,10 +76,6 @@ void put_text(std::string& summary, std::string_view name, std::string_view valu
   put_bytes(summary, 1, entry);
 }
 
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace
 
 std::uint32_t masked_crc32c(std::string_view data) {
@@ -93,7 +89,7 @@ TensorboardSink::TensorboardSink(const std::filesystem::path& folder) {
   CHECK(!status, "{}: cannot be created: {}", folder.string(), status.message());
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) std::strcpy(host.data(), "localhost");
-  const double now = now_seconds();
+  const double now = unix_seconds();
   path_ = folder / fmt::format("events.out.tfevents.{}.{}.{}.0", static_cast<std::int64_t>(now), host.data(), getpid());
   // Append: two sinks of one process in the same second would share the name.
   file_ = std::fopen(path_.c_str(), "ab");
@@ -136,13 +132,13 @@ void TensorboardSink::log(const MetricRecord& record) {
 void TensorboardSink::summary(const std::string& name, double value) {
   std::string summary;
   put_scalar(summary, name, value);
-  write_summary(last_step_, now_seconds(), summary);
+  write_summary(last_step_, unix_seconds(), summary);
 }
 
 void TensorboardSink::text(const std::string& name, const std::string& value) {
   std::string summary;
   put_text(summary, name, value);
-  write_summary(last_step_, now_seconds(), summary);
+  write_summary(last_step_, unix_seconds(), summary);
 }
 
 }  // namespace llmfp8

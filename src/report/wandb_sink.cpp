@@ -8,6 +8,7 @@
 #include <system_error>
 #include <thread>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "report/wandb_helper_text.h"
@@ -23,10 +24,6 @@ constexpr const char* kReceiveHelper =
     "import socket; channel = socket.socket(fileno=3); exec(compile(channel.recv(1 << 20), 'wandb_helper.py', 'exec'))";
 constexpr double kPollSeconds = 0.02;
 constexpr double kShortWaitSeconds = 2;  // as a rule nothing is left to send when a run ends
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 

@@ -53,6 +53,17 @@ Batch DeviceBatch::view(std::int64_t capacity) const {
   return batch;
 }
 
+std::vector<Batch> DeviceBatch::kinds() const {
+  std::vector<Batch> batches;
+  for (std::int64_t capacity : limits_.capacities) {
+    batches.push_back(view(capacity));
+    if (!limits_.can_be_full(capacity)) continue;
+    batches.push_back(view(capacity));
+    batches.back().equal_doc_tokens = limits_.equal_doc_tokens;
+  }
+  return batches;
+}
+
 Batch DeviceBatch::upload(const HostBatch& host, Stream& stream) {
   Batch batch = view(host.capacity);
   CHECK(static_cast<std::int64_t>(host.cu_seqlens.size()) == batch.cu_seqlens.numel() && host.max_doc_tokens <= limits_.max_doc_tokens,
@@ -78,6 +89,10 @@ Batch DeviceBatch::upload(const HostBatch& host, Stream& stream) {
   batch.host_counts = host.counts;
   if (limits_.can_be_full(host.capacity) && host.counts.num_tokens == host.capacity) batch.equal_doc_tokens = limits_.equal_doc_tokens;
   return batch;
+}
+
+std::string phase_of_batch(const char* what, const Batch& batch) {
+  return fmt::format("{} of {} tokens{}", what, batch.capacity(), batch.equal_doc_tokens > 0 ? " in equal rows" : "");
 }
 
 }  // namespace llmfp8

@@ -1,6 +1,7 @@
 // The device's copy of a micro-batch: allocated once for the largest capacity, filled for each batch.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -31,6 +32,8 @@ class DeviceBatch {
 
   // A view of the first `capacity` positions; the contents are those of the last upload.
   Batch view(std::int64_t capacity) const;
+  // Every kind of batch that has a plan of its own: each capacity, and the same with full equal rows where they can be.
+  std::vector<Batch> kinds() const;
   // Copies the arrays and returns the view of batch.capacity; does not wait for the device, and batch may go at once.
   // Throws where the batch is outside the limits.
   Batch upload(const HostBatch& batch, Stream& stream);
@@ -44,5 +47,8 @@ class DeviceBatch {
   HostRing staging_;  // blocks laid out as buffer_
   Batch whole_;
 };
+
+// "evaluation of 256 tokens in equal rows": the name of a phase of the arena.
+std::string phase_of_batch(const char* what, const Batch& batch);
 
 }  // namespace llmfp8

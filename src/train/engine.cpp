@@ -13,24 +13,8 @@ namespace llmfp8 {
 namespace {
 
 // Calibration has a plan of its own: products that are scaled just in time fuse less and take other scratch.
-std::string phase_name(const char* what, const Batch& batch) {
-  return fmt::format("{} of {} tokens{}", what, batch.capacity(), batch.equal_doc_tokens > 0 ? " in equal rows" : "");
-}
 std::string micro_step_phase(const Batch& batch, bool calibrating) {
-  return phase_name(calibrating ? "calibration" : "micro-step", batch);
-}
-std::string evaluate_phase(const Batch& batch) { return phase_name("evaluation", batch); }
-
-// Every kind of batch that has a plan of its own.
-std::vector<Batch> planned_batches(const DeviceBatch& device, const BatchLimits& limits) {
-  std::vector<Batch> batches;
-  for (std::int64_t capacity : limits.capacities) {
-    batches.push_back(device.view(capacity));
-    if (!limits.can_be_full(capacity)) continue;
-    batches.push_back(device.view(capacity));
-    batches.back().equal_doc_tokens = limits.equal_doc_tokens;
-  }
-  return batches;
+  return phase_of_batch(calibrating ? "calibration" : "micro-step", batch);
 }
 std::string largest_phase(const ArenaPlan& plan) {
   const auto largest = std::max_element(plan.phases.begin(), plan.phases.end(), [](const auto& a, const auto& b) {
@@ -115,7 +99,7 @@ void Engine::plan_memory(Arena& planning) {
   for (const bool calibrating : {false, true}) {
     if (calibrating && !calibrates()) continue;
     fp8_.set_calibrating(calibrating);
-    for (const Batch& batch : planned_batches(*train_batch_, options_.train_limits)) {
+    for (const Batch& batch : train_batch_->kinds()) {
       planning.begin_phase(micro_step_phase(batch, calibrating));
       {
         ActivationStore activations(planning, layers, options_.recompute, PassKind::training);
@@ -126,12 +110,9 @@ void Engine::plan_memory(Arena& planning) {
     fp8_.set_calibrating(false);
   }
   if (eval_batch_) {
-    for (const Batch& batch : planned_batches(*eval_batch_, options_.eval_limits)) {
-      planning.begin_phase(evaluate_phase(batch));
-      {
-        ActivationStore activations(planning, layers, Recompute::none, PassKind::forward_only);
-        transformer_.evaluate(pass(plan, batch, activations, Numerics::high_precision), scalars_);
-      }
+    for (const Batch& batch : eval_batch_->kinds()) {
+      planning.begin_phase(evaluation_phase(batch));
+      evaluate_batch(transformer_, plan, batch, *params_, backend_.capabilities().logits_bytes, scalars_);
       planning.end_phase();
     }
   }
@@ -353,11 +334,8 @@ EvalResult Engine::evaluate(const HostBatch& host) {
   CHECK(eval_batch_ != nullptr, "the engine was made without evaluation");
   const Batch batch = eval_batch_->upload(host, *stream_);
   begin_scalars(0.0, 0.0);
-  Phase phase(*arena_, evaluate_phase(batch));
-  {
-    ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), Recompute::none, PassKind::forward_only);
-    transformer_.evaluate(pass(*ops_, batch, activations, Numerics::high_precision), scalars_);
-  }
+  Phase phase(*arena_, evaluation_phase(batch));
+  evaluate_batch(transformer_, *ops_, batch, *params_, backend_.capabilities().logits_bytes, scalars_);
   phase.end();
   StepScalars result;
   backend_.copy_to_host(&result, scalars_, sizeof(result), *stream_);

@@ -15,6 +15,7 @@
 #include "model/transformer.h"
 #include "optim/optimizer.h"
 #include "train/device_batch.h"
+#include "train/evaluation.h"
 
 namespace llmfp8 {
 
@@ -44,11 +45,6 @@ struct StepResult {
   bool ok = false;                   // false: loss or gradient norm was not finite and nothing has changed
   std::int64_t num_tokens = 0;
   std::int64_t num_positions = 0;    // that were computed: num_tokens and what fills the batches' capacities
-  std::int64_t num_supervised = 0;
-};
-
-struct EvalResult {
-  double loss_sum = 0;
   std::int64_t num_supervised = 0;
 };
 

@@ -92,6 +92,7 @@ constexpr ResumeSetting kFlags[] = {
     {"log_dir", ResumeRule::open},
     {"log_interval", ResumeRule::open},
     {"save_interval", ResumeRule::open},
+    {"save_ahead", ResumeRule::open},
     {"keep_checkpoints", ResumeRule::open},
     {"resume", ResumeRule::open},
     {"overwrite", ResumeRule::open},

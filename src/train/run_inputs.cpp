@@ -10,16 +10,6 @@
 namespace llmfp8 {
 namespace {
 
-void check_vocabulary(const RunInputs& inputs) {
-  const std::int64_t vocab = inputs.model->config().vocab_size;
-  std::int32_t largest = 0;
-  for (const TokenStore* store : {&inputs.rows->train, &inputs.rows->held_out})
-    for (std::int64_t row = 0; row < store->rows(); ++row)
-      for (std::int32_t id : store->ids(row)) largest = std::max(largest, id);
-  CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", inputs.model->origin(), largest,
-        inputs.tokenizer->id_to_token(largest), vocab);
-}
-
 // Prompt and completion may be texts or lists of messages; the first rows tell.
 bool has_conversations(const Dataset& dataset) {
   if (dataset.format() == RowFormat::text) return false;
@@ -36,6 +26,39 @@ void report_rows(const RunInputs& inputs) {
 }
 
 }  // namespace
+
+bool wants_chat_template(const std::string& name, const Dataset& dataset) { return name != "auto" || has_conversations(dataset); }
+
+TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console) {
+  TokenizedDataset rows = tokenize_dataset(dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
+    Progress progress;
+    progress.step = done;
+    progress.total_steps = total;
+    progress.what = "tokenising row";
+    console.update(progress);
+    throw_if_interrupted();
+  });
+  console.finish();
+  return rows;
+}
+
+void check_vocabulary(const TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer) {
+  const std::int64_t vocab = model.config().vocab_size;
+  std::int32_t largest = 0;
+  for (const TokenStore* store : {&rows.train, &rows.held_out})
+    for (std::int64_t row = 0; row < store->rows(); ++row)
+      for (std::int32_t id : store->ids(row)) largest = std::max(largest, id);
+  CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", model.origin(), largest,
+        tokenizer.id_to_token(largest), vocab);
+}
+
+BatchLoader evaluation_loader(const TokenStore& held_out, std::int64_t batch_size, std::int64_t max_seq_length) {
+  BatchLoaderOptions options;
+  options.batch_size = batch_size;
+  options.max_seq_length = max_seq_length;
+  options.order = RowOrder::as_stored;
+  return BatchLoader(held_out, options);
+}
 
 Tokenizer open_tokenizer(const WeightSource& model) {
   if (std::filesystem::is_directory(model.origin())) return Tokenizer::from_folder(model.origin());
@@ -60,8 +83,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
                  inputs.dataset->rows());
   }
 
-  // A template that was named is checked even if no row needs it.
-  if (config.chat_template != "auto" || has_conversations(*inputs.dataset)) {
+  if (wants_chat_template(config.chat_template, *inputs.dataset)) {
     inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer));
   }
   throw_if_interrupted();
@@ -70,16 +92,8 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   if (config.eval_max_rows > 0 && static_cast<std::int64_t>(split.test.size()) > config.eval_max_rows)
     split.test.resize(static_cast<std::size_t>(config.eval_max_rows));
   const RowEncoder encoder(*inputs.tokenizer, inputs.chat_template.get(), {config.max_seq_length, config.loss_on});
-  inputs.rows = std::make_unique<TokenizedDataset>(tokenize_dataset(*inputs.dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
-    Progress progress;
-    progress.step = done;
-    progress.total_steps = total;
-    progress.what = "tokenising row";
-    console.update(progress);
-    throw_if_interrupted();
-  }));
-  console.finish();
-  check_vocabulary(inputs);
+  inputs.rows = std::make_unique<TokenizedDataset>(tokenize_rows(*inputs.dataset, split, encoder, console));
+  check_vocabulary(*inputs.rows, *inputs.model, *inputs.tokenizer);
   report_rows(inputs);
 
   BatchLoaderOptions train;
@@ -91,11 +105,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   train.packing = config.packing ? Packing::fill : Packing::off;
   inputs.train_loader = std::make_unique<BatchLoader>(inputs.rows->train, train);
   if (inputs.rows->held_out.rows() > 0) {
-    BatchLoaderOptions eval;
-    eval.batch_size = config.eval_batch_size;
-    eval.max_seq_length = config.max_seq_length;
-    eval.order = RowOrder::as_stored;
-    inputs.eval_loader = std::make_unique<BatchLoader>(inputs.rows->held_out, eval);
+    inputs.eval_loader = std::make_unique<BatchLoader>(evaluation_loader(inputs.rows->held_out, config.eval_batch_size, config.max_seq_length));
   }
   return inputs;
 }

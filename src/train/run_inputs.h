@@ -33,6 +33,16 @@ inline constexpr std::uint64_t kSplitSeed = 42;  // the Python stack's, whatever
 // warns where little is supervised.
 RunInputs open_run_inputs(const RunConfig& config, Console& console);
 
+// The parts of it that `llm-fp8 eval` shares.
+// Whether the rows need a chat template; one that was named (not "auto") is checked even if no row needs it.
+bool wants_chat_template(const std::string& name, const Dataset& dataset);
+// With a line of progress. Throws Interrupted.
+TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console);
+// Throws Error where a token's id has no row in the model's embedding.
+void check_vocabulary(const TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer);
+// Held-out rows in their order. held_out outlives the loader.
+BatchLoader evaluation_loader(const TokenStore& held_out, std::int64_t batch_size, std::int64_t max_seq_length);
+
 // Tokenizer of a model, from the files that go with its weights.
 Tokenizer open_tokenizer(const WeightSource& model);
 

@@ -1,13 +1,12 @@
 #include "train/trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include <unistd.h>
 
 #include "backend/registry.h"
-#include "core/host_memory.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
 #include "data/parquet.h"
@@ -19,8 +18,6 @@
 
 namespace llmfp8 {
 namespace {
-
-double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::string_view device_name(Device device) {
   return device == Device::cpu ? "cpu" : device == Device::cuda ? "cuda" : "auto";
@@ -68,7 +65,7 @@ Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console&
       resume_(choose_resume_point(config.resume, config.output_dir)),
       folder_(config.output_dir, config.overwrite || continues_metrics() ? RunFolder::Finished::allow : RunFolder::Finished::refuse) {
   started_ = now_seconds();
-  started_at_ = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  started_at_ = unix_seconds();
   open();
   print_header();
 }
@@ -99,7 +96,7 @@ void Trainer::open() {
                                                 [this](const std::filesystem::path& folder) {
     export_model(export_, engine_->params(), *backend_, engine_->stream(), folder);
   });
-  saver_ = std::make_unique<CheckpointSaver>(*engine_, export_, *snapshots_, [] { return available_host_bytes(); });
+  saver_ = std::make_unique<CheckpointSaver>(*engine_, export_, *snapshots_, saver_options());
   if (resume_ != nullptr) resume();
   throw_if_interrupted();
 }
@@ -234,6 +231,7 @@ void Trainer::train_epoch(std::int64_t epoch) {
   const std::size_t lag = backend_->capabilities().asynchronous ? Engine::kStepsInFlight - 1 : 0;
   last_result_ = now_seconds();
   for (std::int64_t s = cursor_.step; s < end && !interrupted(); ++s) {
+    wait_for_save();
     enqueue(ahead.next());
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
     // What is saved or evaluated must be the state of that step.

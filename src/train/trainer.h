@@ -81,6 +81,8 @@ class Trainer {
   nlohmann::ordered_json what_runs();
   nlohmann::ordered_json checkpoint_state();
   void save_checkpoint();
+  SaverOptions saver_options() const;
+  void wait_for_save();
   void resume();
   void leave_superseded_behind();
   // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health and watch_loss.

@@ -3,6 +3,8 @@
 #include <limits>
 #include <system_error>
 
+#include "core/clock.h"
+#include "core/host_memory.h"
 #include "core/log.h"
 #include "train/resume_rules.h"
 #include "train/trainer.h"
@@ -121,6 +123,22 @@ void Trainer::save_checkpoint() {
   if (state == saved_state_ && !has_failed) return;
   saver_->save(global_step_, state);
   saved_state_ = std::move(state);
+}
+
+SaverOptions Trainer::saver_options() const {
+  SaverOptions options;
+  options.host_bytes = [] { return available_host_bytes(); };
+  if (resume_ != nullptr) options.first_step = resume_->checkpoint.step();
+  if (config_.save_interval > 0) options.most_lost = config_.save_interval + config_.save_ahead;
+  return options;
+}
+
+// Before the next step begins, where a kill in it would cost more than is promised.
+void Trainer::wait_for_save() {
+  if (!saver_->must_wait(global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()) + 1)) return;
+  while (engine_->steps_in_flight() > 0) take_result();
+  saver_->wait();
+  last_result_ = now_seconds();
 }
 
 void Trainer::resume() {

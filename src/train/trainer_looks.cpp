@@ -47,26 +47,14 @@ void Trainer::dry_run() {
 }
 
 void Trainer::evaluate(double epoch) {
-  const BatchLoader& loader = *inputs_.eval_loader;
-  const std::int64_t steps = loader.steps_per_epoch();
-  EvalResult total;
-  for (std::int64_t s = 0; s < steps; ++s) {
-    if (interrupted()) return;  // the mean of a part would look like the whole
-    const EvalResult one = engine_->evaluate(loader.load(0, s, 0));
-    total.loss_sum += one.loss_sum;
-    total.num_supervised += one.num_supervised;
-    Progress progress;
-    progress.step = s + 1;
-    progress.total_steps = steps;
-    progress.what = "evaluation batch";
-    console_.update(progress);
-  }
-  CHECK(total.num_supervised > 0, "the held-out rows have no supervised token");
-  last_eval_loss_ = total.loss_sum / static_cast<double>(total.num_supervised);
+  const std::optional<EvalResult> total = evaluate_rows(*inputs_.eval_loader, [this](const HostBatch& batch) { return engine_->evaluate(batch); },
+                                                        console_);
+  if (!total) return;
+  last_eval_loss_ = total->loss();
   evaluated_step_ = global_step_;
   metrics_.log(global_step_, {{names_.eval_loss, last_eval_loss_},
                               {names_.eval_perplexity, std::exp(last_eval_loss_)},
-                              {names_.eval_tokens, static_cast<double>(total.num_supervised)},
+                              {names_.eval_tokens, static_cast<double>(total->num_supervised)},
                               {names_.eval_epoch, epoch},
                               {names_.eval_step, static_cast<double>(global_step_)}});
   saver_->wait();

@@ -15,6 +15,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "support/golden.h"
@@ -24,10 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 bool wait_until(const std::function<bool()>& condition, double seconds = 20) {
   for (const double begin = now_seconds(); now_seconds() - begin < seconds;) {

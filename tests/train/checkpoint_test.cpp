@@ -27,6 +27,8 @@ struct Side {
   ExportSpec spec;
 };
 
+const auto kManyBytes = [] { return std::numeric_limits<std::size_t>::max(); };
+
 class CheckpointTest : public ::testing::Test {
  protected:
   Side open(const EngineOptions& options, DType stored = DType::bf16) {
@@ -157,7 +159,7 @@ TEST_F(CheckpointTest, SaverWritesTheMomentItWasAskedFor) {
   const nlohmann::ordered_json state = content(side).state;
   for (const std::size_t memory : {std::size_t{0}, std::numeric_limits<std::size_t>::max()}) {
     ModelSnapshots snapshots(temp_.path() / "run", 2, ModelSnapshots::Earlier::keep, {});
-    CheckpointSaver saver(*side.engine, side.spec, snapshots, [memory] { return memory; });
+    CheckpointSaver saver(*side.engine, side.spec, snapshots, {.host_bytes = [memory] { return memory; }});
     saver.save(2, state);
     if (memory > 0) train(side, 3, 50);  // after the save without copies, which has ended by now
     saver.wait();
@@ -173,10 +175,41 @@ TEST_F(CheckpointTest, SaverWritesTheMomentItWasAskedFor) {
             1);
 }
 
+// A run that goes on behind step 4, with an interval of 4: 7 and 8 may be done while 6 is written, but 11 not while 10 is,
+// for then 6 is the newest whole one. With --save_ahead 1, 11 may and 12 waits.
+TEST_F(CheckpointTest, NoStepIsDoneThatAKillWouldCostTooMuch) {
+  Side side = open(all_options()[0]);
+  train(side, 2, 1);
+  const nlohmann::ordered_json state = content(side).state;
+  for (const std::int64_t ahead : {0, 1}) {
+    SCOPED_TRACE(ahead);
+    ModelSnapshots snapshots(temp_.path() / ("ahead" + std::to_string(ahead)), 2, ModelSnapshots::Earlier::keep, {});
+    CheckpointSaver saver(*side.engine, side.spec, snapshots, {.host_bytes = kManyBytes, .first_step = 4, .most_lost = 4 + ahead});
+    EXPECT_FALSE(saver.must_wait(100));  // nothing is being written: waiting would not help
+    saver.save(6, state);  // as SIGUSR1 asks for: 7 and 8 may be done
+    EXPECT_FALSE(saver.waited_for_files());
+    EXPECT_FALSE(saver.must_wait(8));
+    saver.wait();
+    saver.save(10, state);
+    // 6 is whole, so 11 is one too many.
+    EXPECT_EQ(saver.waited_for_files(), ahead == 0);
+    if (ahead == 0) {
+      EXPECT_EQ(snapshots.newest().filename(), "step-10");
+    }
+    EXPECT_FALSE(saver.must_wait(11));
+    // By then 10 may have become whole by itself, but never later than this.
+    if (saver.must_wait(12)) saver.wait();
+    EXPECT_FALSE(saver.must_wait(12));
+    saver.wait();
+    EXPECT_EQ(snapshots.newest().filename(), "step-10");
+    EXPECT_FALSE(saver.must_wait(14));
+  }
+}
+
 TEST_F(CheckpointTest, AFailedSaveIsCountedAndTheNextOneIsTried) {
   Side side = open({});
   ModelSnapshots snapshots(temp_.path() / "run", 2, ModelSnapshots::Earlier::keep, {});
-  CheckpointSaver saver(*side.engine, side.spec, snapshots, [] { return std::numeric_limits<std::size_t>::max(); });
+  CheckpointSaver saver(*side.engine, side.spec, snapshots, {.host_bytes = kManyBytes});
   write_file_atomically(temp_.path() / "run", "a file where the folder should be");
   std::vector<std::string> said;
   log::set_writer([&](const std::string& message) { said.push_back(message); });

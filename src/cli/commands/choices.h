@@ -32,6 +32,8 @@ inline const Choices<OptimState> kOptimStates = {
 inline const Choices<WeightUpdate> kWeightUpdates = {
     {"exact", WeightUpdate::exact}, {"stochastic", WeightUpdate::stochastic}, {"python", WeightUpdate::python}};
 
+inline const Choices<LossOn> kLossOn = {{"all", LossOn::all}, {"completion", LossOn::completion}};
+
 template <typename T>
 std::vector<std::string> words(const Choices<T>& choices) {
   std::vector<std::string> list;

@@ -22,7 +22,7 @@ constexpr Command kCommands[] = {
     {"info", "what a model is made of", run_info},
     {"tokenize", "text to token ids and back, JSON Lines on standard input and output", run_tokenize},
     {"generate", "text from a model, greedy or sampled", run_generate},
-    {"eval", "accuracy of a model's final answers to math problems", run_eval},
+    {"eval", "loss and perplexity of a model, accuracy of its answers to math problems", run_eval},
     {"compare", "the paired difference between two files of answers", run_compare},
     {"parity", "forward, backward and steps on a given batch, to compare with PyTorch", run_parity},
     {"report", "one HTML page of a run, or of several side by side", run_report},

@@ -1,17 +1,28 @@
-// llm-fp8 eval and compare: how many final answers of a model are right, and how two models compare.
+// llm-fp8 eval and compare: the loss of a model over held-out rows, how many of its final answers are right, and how two
+// models compare.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <numeric>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/choices.h"
 #include "cli/commands/commands.h"
 #include "cli/commands/model_session.h"
+#include "cli/commands/recorded_run.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "hub/hub_cache.h"
 #include "report/console.h"
 #include "report/text_table.h"
 #include "train/answer_eval.h"
+#include "train/run_inputs.h"
 
 namespace llmfp8 {
 namespace {
@@ -60,10 +71,104 @@ void print_example(std::size_t number, std::size_t count, const AnswerRecord& be
 
 struct EvalFlags {
   ModelChoice model;
-  std::string dataset_name, split = "test", out;
+  std::string dataset_name, split = "test", dataset_text_field = "text", out, loss_on = "all";
+  std::int64_t num_of_samples = 0;
+  bool held_out = false, loss = false, answers = true, json = false, quiet = false;
+  std::int64_t max_seq_length = 1024, eval_batch_size = 8, eval_max_rows = 0;
   std::int64_t rows = 200, max_new_tokens = 200;
-  bool quiet = false;
+
+  ConsoleOptions console_options() const {
+    ConsoleOptions options;
+    options.is_quiet = quiet;
+    return options;
+  }
 };
+
+constexpr const char* kOfLoss[] = {"max_seq_length", "loss_on", "eval_batch_size", "eval_max_rows"};
+constexpr const char* kOfAnswers[] = {"rows", "max_new_tokens", "batch_size", "out"};
+
+void declare(FlagSet& flags, EvalFlags& given) {
+  declare_model_flags(flags, given.model);
+  flags.text("dataset_name", "NAME", &given.dataset_name,
+             "a hub name in the local cache, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
+             "model was given, with its split and the rows that it held out");
+  flags.text("split", "NAME", &given.split, "split of the data set");
+  flags.text("dataset_text_field", "NAME", &given.dataset_text_field, "column of plain text");
+  flags.whole("num_of_samples", {0}, &given.num_of_samples, "take the first N rows of the split; 0: all");
+  flags.on_off("held_out", &given.held_out, "of these, only the 10 % that a training run holds out");
+  flags.on_off("loss", &given.loss, "loss, perplexity and supervised tokens, as a training run's evaluation computes them");
+  flags.whole("max_seq_length", {1, 1 << 20}, &given.max_seq_length, "of --loss: longer rows are cut here (BOS counted)");
+  flags.choice("loss_on", words(kLossOn), &given.loss_on, "of --loss: tokens that it counts; completion: the prompt is masked");
+  flags.whole("eval_batch_size", {1, 1 << 20}, &given.eval_batch_size, "of --loss: rows at once");
+  flags.whole("eval_max_rows", {0}, &given.eval_max_rows, "of --loss: the first N rows; 0: all");
+  flags.on_off("answers", &given.answers, "exact match of final answers, greedy generation; with --loss only where it is typed");
+  flags.whole("rows", {1, 1 << 24}, &given.rows, "problems, spread evenly over the split; with --held_out the first ones");
+  flags.whole("max_new_tokens", {1, 1 << 20}, &given.max_new_tokens, "a longer answer is cut off");
+  flags.text("out", "FILE", &given.out, "write every problem with the model's text and answer, JSON Lines");
+  flags.on_off("json", &given.json, "one JSON object on standard output");
+  flags.on_off("quiet", &given.quiet, "no progress, no speed");
+}
+
+void check_together(const FlagSet& flags, EvalFlags& given) {
+  if (given.loss && !flags.is_set("answers")) given.answers = false;
+  if (!given.loss && !given.answers) fail_usage("eval: nothing to do: --no-answers without --loss");
+  for (const char* name : kOfLoss) {
+    if (flags.is_set(name) && !given.loss) fail_usage("eval: --{} has no meaning without --loss", name);
+  }
+  for (const char* name : kOfAnswers) {
+    if (flags.is_set(name) && !given.answers) fail_usage("eval: --{} has no meaning without --answers", name);
+  }
+}
+
+// What the run that wrote the model was given stands where nothing was typed; a data set that was typed has its own split.
+void take_defaults_of_run(FlagSet& flags, EvalFlags& given) {
+  const RecordedRun run = recorded_run(resolve_model(given.model.model, given.model.weights_cache_dir));
+  std::vector<std::string> taken;
+  const auto take = [&](const char* name, const std::string& value) {
+    if (!value.empty() && flags.take_default(name, value)) taken.push_back(value == "true" ? fmt::format("--{}", name) : fmt::format("--{} {}", name, value));
+  };
+  if (!run.file.empty()) {
+    const bool takes_rows = !flags.is_set("dataset_name");
+    take("weights_cache_dir", run.flag("weights_cache_dir"));
+    take("dtype", run.flag("mixed_precision") == "fp32" ? "f32" : "bf16");
+    take("chat_template", run.flag("chat_template"));
+    take("dataset_text_field", run.flag("dataset_text_field"));
+    if (takes_rows) {
+      take("dataset_name", run.flag("dataset_name"));
+      take("split", run.flag("split_name"));
+      take("num_of_samples", run.flag("num_of_samples"));
+      take("held_out", "true");
+    }
+    if (given.loss) {
+      for (const char* name : {"max_seq_length", "loss_on", "eval_batch_size"}) take(name, run.flag(name));
+      if (takes_rows) take("eval_max_rows", run.flag("eval_max_rows"));
+    }
+  }
+  if (given.dataset_name.empty()) fail_usage("eval: --dataset_name is missing, and no run.json beside the model names one");
+  if (!taken.empty() && !given.quiet) log::info("as in {}: {}", run.file.string(), fmt::join(taken, " "));
+}
+
+struct MeasuredLoss {
+  EvalResult result;
+  std::int64_t rows = 0;
+};
+
+MeasuredLoss measure_loss(ModelSession& session, const Dataset& dataset, const std::vector<std::int64_t>& rows,
+                          const EvalFlags& given) {
+  SplitRows split;
+  split.test = rows;
+  if (given.eval_max_rows > 0 && static_cast<std::int64_t>(rows.size()) > given.eval_max_rows)
+    split.test.resize(static_cast<std::size_t>(given.eval_max_rows));
+  const ChatTemplate* chat_template =
+      wants_chat_template(given.model.chat_template, dataset) ? &session.chat_template() : nullptr;
+  const RowEncoder encoder(session.tokenizer(), chat_template, {given.max_seq_length, meaning(kLossOn, given.loss_on)});
+  Console console(given.console_options());
+  const TokenizedDataset tokens = tokenize_rows(dataset, split, encoder, console);
+  check_vocabulary(tokens, session.source(), session.tokenizer());
+  if (const std::string faults = tokens.fault_summary(); !faults.empty()) log::warning("{}", faults);
+  const BatchLoader loader = evaluation_loader(tokens.held_out, given.eval_batch_size, given.max_seq_length);
+  return {session.loss(loader, console), tokens.held_out.rows()};
+}
 
 std::vector<AnswerRecord> answer(ModelSession& session, const std::vector<AnswerProblem>& problems,
                                  const EvalFlags& given) {
@@ -71,9 +176,7 @@ std::vector<AnswerRecord> answer(ModelSession& session, const std::vector<Answer
   for (const AnswerProblem& problem : problems) {
     prompts.push_back(prompt_tokens(problem.messages, session.chat_template(), session.tokenizer()));
   }
-  ConsoleOptions console_options;
-  console_options.is_quiet = given.quiet;
-  Console console(console_options);
+  Console console(given.console_options());
   GenerateOptions options;
   options.max_new_tokens = given.max_new_tokens;
   options.stop_ids = stop_ids(session.config(), &session.chat_template(), session.tokenizer());
@@ -95,29 +198,72 @@ std::vector<AnswerRecord> answer(ModelSession& session, const std::vector<Answer
   return records;
 }
 
+void print_result(const std::optional<MeasuredLoss>& loss, const std::vector<AnswerRecord>& records) {
+  if (loss) {
+    fmt::print("loss: {:.4f}, perplexity {:.2f}, over {} supervised tokens of {} row{}\n", loss->result.loss(),
+               std::exp(loss->result.loss()), loss->result.num_supervised, loss->rows, loss->rows == 1 ? "" : "s");
+  }
+  if (!records.empty()) print_accuracy(records);
+}
+
+void print_json(const std::optional<MeasuredLoss>& loss, const std::vector<AnswerRecord>& records,
+                const std::string& model) {
+  nlohmann::ordered_json json = {{"model", model}};
+  if (loss) {
+    json["loss"] = loss->result.loss();
+    json["perplexity"] = std::exp(loss->result.loss());
+    json["tokens"] = loss->result.num_supervised;
+    json["rows"] = loss->rows;
+  }
+  if (!records.empty()) {
+    const Accuracy accuracy = accuracy_of(records);
+    const Interval interval = wilson_interval(accuracy);
+    json["accuracy"] = accuracy.value();
+    json["accuracy_interval"] = {interval.low, interval.high};
+    json["correct"] = accuracy.correct;
+    json["problems"] = accuracy.count;
+  }
+  fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
 }  // namespace
 
 int run_eval(CommandArgs args) {
   EvalFlags given;
-  FlagSet flags("eval", "accuracy of a model's final answers to math problems (exact match; greedy generation)",
+  FlagSet flags("eval", "loss and perplexity of a model over rows; accuracy of its final answers to math problems",
                 "--model NAME --dataset_name NAME [flags]");
-  declare_model_flags(flags, given.model);
-  flags.text("dataset_name", "NAME", &given.dataset_name,
-             "a hub name in the local cache, a folder, a .parquet or a .jsonl file", Presence::required);
-  flags.text("split", "NAME", &given.split, "split of the data set");
-  flags.whole("rows", {1, 1 << 24}, &given.rows, "problems, spread evenly over the split");
-  flags.whole("max_new_tokens", {1, 1 << 20}, &given.max_new_tokens, "a longer answer is cut off");
-  flags.text("out", "FILE", &given.out, "write every problem with the model's text and answer, JSON Lines");
-  flags.on_off("quiet", &given.quiet, "no progress, no speed");
+  declare(flags, given);
   if (!flags.parse(args)) return 0;
+  check_together(flags, given);
+  take_defaults_of_run(flags, given);
+  DatasetOptions options;
+  options.text_field = given.dataset_text_field;
+  options.num_of_samples = given.num_of_samples;
   const Dataset dataset =
-      open_dataset(resolve_dataset(given.dataset_name, given.model.weights_cache_dir), given.split, {});
-  const std::vector<AnswerProblem> problems = choose_problems(dataset, given.rows);
+      open_dataset(resolve_dataset(given.dataset_name, given.model.weights_cache_dir), given.split, options);
+  std::vector<std::int64_t> rows;
+  if (given.held_out) {
+    rows = train_test_split(dataset.rows(), kHeldOutShare, kSplitSeed).test;
+  } else {
+    rows.resize(static_cast<std::size_t>(dataset.rows()));
+    std::iota(rows.begin(), rows.end(), 0);
+  }
+  std::vector<AnswerProblem> problems;
+  if (given.answers)
+    problems = given.held_out ? choose_problems(dataset, rows, given.rows) : choose_problems(dataset, given.rows);
   if (!given.out.empty()) check_answers_can_be_written(given.out);
   ModelSession session(given.model);
-  const std::vector<AnswerRecord> records = answer(session, problems, given);
+  std::optional<MeasuredLoss> loss;
+  if (given.loss) loss = measure_loss(session, dataset, rows, given);
+  std::vector<AnswerRecord> records;
+  if (given.answers) records = answer(session, problems, given);
   if (!given.out.empty()) write_answers(given.out, records);
-  print_accuracy(records);
+  if (given.json) {
+    print_json(loss, records, given.model.model);
+  } else {
+    print_result(loss, records);
+  }
+  CHECK(std::fflush(stdout) == 0, "standard output cannot be written");
   return 0;
 }
 

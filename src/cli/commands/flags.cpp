@@ -118,6 +118,14 @@ bool FlagSet::is_set(std::string_view name) const {
   return std::any_of(flags_.begin(), flags_.end(), [&](const Flag& flag) { return flag.name == name && flag.is_set; });
 }
 
+bool FlagSet::take_default(std::string_view name, const std::string& value) {
+  Flag* const flag = find(name);
+  CHECK(flag != nullptr, "{}: there is no flag --{}", command_, name);
+  if (flag->is_set || value == flag->default_text || !flag->assign(value)) return false;
+  flag->default_text = value;
+  return true;
+}
+
 void FlagSet::fail_unknown(std::string_view name) const {
   std::vector<std::string> names = {"help"};
   for (const Flag& flag : flags_) names.push_back(flag.name);

@@ -46,6 +46,9 @@ class FlagSet {
   bool parse(std::span<const std::string> args);
 
   bool is_set(std::string_view name) const;
+  // Another default for a flag that was not typed, known only now. True where it changes the flag's value; false: it was
+  // typed, has that value, or does not take this one.
+  bool take_default(std::string_view name, const std::string& value);
   std::string help_text() const;
 
  private:
@@ -53,7 +56,7 @@ class FlagSet {
     std::string name, value_name;  // value_name empty: a switch
     std::string help, wanted, default_text;
     Presence presence = Presence::optional;
-    std::function<bool(const std::string&)> assign;  // false: the text is not as wanted
+    std::function<bool(const std::string&)> assign;  // false: the text is not as wanted, and nothing has changed
     bool is_set = false;
   };
   struct Positional {

@@ -7,13 +7,10 @@
 #include "core/error.h"
 #include "hub/hub_cache.h"
 #include "params/load.h"
+#include "train/interrupt.h"
 #include "train/run_inputs.h"
 
 namespace llmfp8 {
-namespace {
-
-}  // namespace
-
 void declare_model_flags(FlagSet& flags, ModelChoice& choice) {
   flags.text("model", "NAME", &choice.model, "a hub name in the local cache, a folder or a .gguf file",
              Presence::required);
@@ -50,6 +47,7 @@ const ChatTemplate& ModelSession::chat_template() const {
 std::string ModelSession::device() const { return backend_ ? backend_->capabilities().device : ""; }
 
 void ModelSession::load() {
+  if (params_) return;
   backend_ = create_backend(choice_.device);
   stream_ = backend_->create_stream();
   const DType dtype = choice_.dtype == "f32" ? DType::f32 : DType::bf16;
@@ -70,12 +68,21 @@ std::vector<Generation> ModelSession::generate(const std::vector<std::vector<std
                                                const GenerateOptions& options) {
   if (prompts.empty()) return {};
   const GeneratorLimits limits = limits_for(prompts, config(), choice_.batch_size, options.max_new_tokens);
-  if (!params_) load();
+  load();
   const Transformer transformer(config(), limits.max_len, *backend_, *stream_);
   Generator generator(*backend_, transformer, *params_, limits);
   auto results = generator.generate(prompts, options);
   times_ = generator.times();
   return results;
+}
+
+EvalResult ModelSession::loss(const BatchLoader& loader, Console& console) {
+  load();
+  LossEvaluator evaluator(*backend_, config(), *params_, BatchLimits::of(loader));
+  const auto result = evaluate_rows(loader, [&](const HostBatch& batch) { return evaluator.evaluate(batch); }, console);
+  console.finish();
+  if (!result) throw Interrupted();
+  return *result;
 }
 
 std::string speed_text(const GenerateTimes& times) {

@@ -1,4 +1,4 @@
-// A model opened to generate text: files, tokenizer, chat template, device, weights. Called by generate and eval.
+// A model opened to generate text or to be measured: files, tokenizer, chat template, device, weights. Called by generate and eval.
 #pragma once
 
 #include <filesystem>
@@ -9,9 +9,11 @@
 #include "backend/backend.h"
 #include "cli/commands/flags.h"
 #include "hub/checkpoint_source.h"
+#include "data/batch_loader.h"
 #include "model/generator.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "train/evaluation.h"
 
 namespace llmfp8 {
 
@@ -32,10 +34,11 @@ Tokenizer open_tokenizer_at(const std::filesystem::path& path);
 
 class ModelSession {
  public:
-  // Reads the weights' header, the tokenizer and the template; the weights when generate() is first called.
+  // Reads the weights' header, the tokenizer and the template; the weights when generate() or loss() is first called.
   explicit ModelSession(const ModelChoice& choice);
   ~ModelSession();
 
+  const WeightSource& source() const { return *source_; }
   const ModelConfig& config() const { return source_->config(); }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const ChatTemplate& chat_template() const;  // throws where --chat_template names one that is not built in
@@ -44,11 +47,13 @@ class ModelSession {
   // Memory is sized for these prompts and options.max_new_tokens, within the model's longest position.
   std::vector<Generation> generate(const std::vector<std::vector<std::int32_t>>& prompts,
                                    const GenerateOptions& options);
+  // Of all the loader's rows. Throws Error where no token is supervised.
+  EvalResult loss(const BatchLoader& loader, Console& console);
   const GenerateTimes& times() const { return times_; }  // of the last call
-  std::string device() const;                            // once generate() has run
+  std::string device() const;                            // once generate() or loss() has run
 
  private:
-  void load();
+  void load();  // once
 
   ModelChoice choice_;
   std::unique_ptr<WeightSource> source_;

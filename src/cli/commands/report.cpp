@@ -1,6 +1,5 @@
 // llm-fp8 report and llm-fp8 runs: what finished and running runs look like, as a page and as a table.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -10,6 +9,7 @@
 
 #include "cli/commands/commands.h"
 #include "cli/commands/flags.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "hub/file_io.h"
@@ -24,10 +24,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMaxRunsDepth = 3;  // DIR/project/day/run
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // Two runs of one name could not be told apart on the page: they get their folder's path instead.
 void make_names_unique(std::vector<RunRecord>& runs) {
@@ -129,7 +125,7 @@ int run_report(CommandArgs args) {
   PageOptions options;
   options.title = title;
   options.baseline = baseline_of(runs, baseline);
-  options.made = now_seconds();
+  options.made = unix_seconds();
   options.version = LLMFP8_VERSION;
   const fs::path file = !out.empty()       ? fs::path(out)
                         : runs.size() == 1 ? fs::path(folders[0]) / "report.html"
