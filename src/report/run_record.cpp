@@ -17,6 +17,8 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr std::uintmax_t kMaxJsonBytes = std::uintmax_t{16} << 20;    // of run.json and summary.json
+constexpr std::string_view kShadowCosine = "shadow/gradient_cosine/";  // train/shadow_check.h
+constexpr std::size_t kMaxShadowKinds = 100;
 constexpr std::uintmax_t kMaxMetricsBytes = std::uintmax_t{2} << 30;  // ten million records
 
 Json read_object(const fs::path& path) {
@@ -95,6 +97,11 @@ class MetricsReader {
   }
 
   void file_under(std::string_view name, SeriesPoint point) {
+    if (name.starts_with(kShadowCosine)) {
+      const std::string kind(name.substr(kShadowCosine.size()));
+      if (run_.shadow_cosine.contains(kind) || run_.shadow_cosine.size() < kMaxShadowKinds) append(run_.shadow_cosine[kind], point);
+      return;
+    }
     for (const SeriesSpec& spec : kSeriesSpecs) {
       for (const auto& logged : spec.logged) {
         if (name != logged.name) continue;

@@ -42,6 +42,8 @@ inline constexpr SeriesSpec kSeriesSpecs[] = {
      "tokens/s",
      {{{kTrainFp8Names.tokens_per_second, 1}, {kTrainMultiGpuNames.tokens_per_second, 1}}}},
     {"weights_changed", "Weights changed by a step", "", {{{"health/weights_changed", 1}, {"health/weights_changed", 1}}}},
+    {"shadow_loss", "Loss less bf16's", "", {{{"shadow/loss_difference", 1}, {"shadow/loss_difference", 1}}}},
+    {"shadow_cosine", "Cosine of the gradient with bf16's", "", {{{"shadow/gradient_cosine", 1}, {"shadow/gradient_cosine", 1}}}},
     {"memory", "Memory", "MB", {{{kTrainFp8Names.gpu_memory_mb, 1}, {kTrainMultiGpuNames.gpu_memory_gb, 1000}}}},
 };
 
@@ -65,6 +67,8 @@ struct RunRecord {
   double tokens = kUnknown;
 
   std::map<std::string, SeriesPoints, std::less<>> series;  // by SeriesSpec::id; absent: never logged
+  // By module ("self_attn.q_proj"): the cosine of its gradient with bf16's, over all layers; empty: never compared.
+  std::map<std::string, SeriesPoints, std::less<>> shadow_cosine;
   RunHealth health;                                         // of its FP8 matrices; empty: never looked at
 
   std::vector<std::pair<std::string, std::int64_t>> rows;  // "train", "held_out" …

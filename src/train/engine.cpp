@@ -16,6 +16,11 @@ namespace {
 std::string micro_step_phase(const Batch& batch, bool calibrating) {
   return phase_of_batch(calibrating ? "calibration" : "micro-step", batch);
 }
+// The shadow check's pass in bf16. It keeps the least whatever the run keeps, so that it adds little to the arena, if
+// anything: its activations are twice as large as FP8's.
+std::string shadow_phase(const Batch& batch) { return phase_of_batch("micro-step in bf16", batch); }
+constexpr Recompute kShadowRecompute = Recompute::block;
+
 std::string largest_phase(const ArenaPlan& plan) {
   const auto largest = std::max_element(plan.phases.begin(), plan.phases.end(), [](const auto& a, const auto& b) {
     return a.second.peak_bytes < b.second.peak_bytes;
@@ -84,6 +89,7 @@ void Engine::allocate() {
   optimizer_ = std::make_unique<AdamWOptimizer>(backend_, optimized_params(*params_, options_.decay_rule), options_.optimizer);
   train_batch_ = std::make_unique<DeviceBatch>(options_.train_limits, backend_);
   if (!options_.eval_limits.empty()) eval_batch_ = std::make_unique<DeviceBatch>(options_.eval_limits, backend_);
+  if (options_.shadow_check && fp8_.enabled()) shadow_ = std::make_unique<ShadowCheck>(params_->table(), backend_, *stream_);
   scalars_buffer_ = backend_.allocate(sizeof(StepScalars), "step scalars");
   scalars_ = static_cast<StepScalars*>(scalars_buffer_.data());
 }
@@ -96,19 +102,23 @@ void Engine::plan_memory(Arena& planning) {
   const std::unique_ptr<Ops> real = backend_.create_ops(*stream_, planning);
   PlanOps plan(*real, planning);
   const int layers = static_cast<int>(config().num_hidden_layers);
-  for (const bool calibrating : {false, true}) {
-    if (calibrating && !calibrates()) continue;
-    fp8_.set_calibrating(calibrating);
+  const auto plan_micro_steps = [&](const auto& phase, Recompute recompute, Numerics numerics) {
     for (const Batch& batch : train_batch_->kinds()) {
-      planning.begin_phase(micro_step_phase(batch, calibrating));
+      planning.begin_phase(phase(batch));
       {
-        ActivationStore activations(planning, layers, options_.recompute, PassKind::training);
-        transformer_.forward_backward(pass(plan, batch, activations, Numerics::quantized), *grads_, scalars_);
+        ActivationStore activations(planning, layers, recompute, PassKind::training);
+        transformer_.forward_backward(pass(plan, batch, activations, numerics), *grads_, scalars_);
       }
       planning.end_phase();
     }
+  };
+  for (const bool calibrating : {false, true}) {
+    if (calibrating && !calibrates()) continue;
+    fp8_.set_calibrating(calibrating);
+    plan_micro_steps([&](const Batch& batch) { return micro_step_phase(batch, calibrating); }, options_.recompute, Numerics::quantized);
     fp8_.set_calibrating(false);
   }
+  if (shadow_) plan_micro_steps(shadow_phase, kShadowRecompute, Numerics::high_precision);
   if (eval_batch_) {
     for (const Batch& batch : eval_batch_->kinds()) {
       planning.begin_phase(evaluation_phase(batch));
@@ -218,6 +228,31 @@ void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
       transformer_.forward_backward(pass(*ops_, batch, activations, Numerics::quantized), *grads_, scalars_);
     }
     phase.end();
+    if (shadow_ && shadow_->is_asked() && !fp8_.calibrating()) {
+      shadow_->measure(ShadowCheck::Pass::own, *ops_, *grads_);
+      shadow_->end();
+    }
+  }
+}
+
+// In bf16, then as the step will do it, onto the same gradients. Nothing of it is left but sums: scalars are the check's
+// own, and a step clears amaxes and overwrites gradients before its first micro-batch.
+void Engine::shadow_passes(const HostBatch& micro_batch) {
+  const Batch batch = train_batch_->upload(micro_batch, *stream_);
+  shadow_->begin(*ops_);
+  grads_->begin_step();
+  for (const ShadowCheck::Pass kind : {ShadowCheck::Pass::reference, ShadowCheck::Pass::both}) {
+    const bool is_reference = kind == ShadowCheck::Pass::reference;
+    Phase phase(*arena_, is_reference ? shadow_phase(batch) : micro_step_phase(batch, false));
+    {
+      ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), is_reference ? kShadowRecompute : options_.recompute,
+                                  PassKind::training);
+      PassContext context = pass(*ops_, batch, activations, is_reference ? Numerics::high_precision : Numerics::quantized);
+      context.ledger = nullptr;  // which counts what training does
+      transformer_.forward_backward(context, *grads_, shadow_->loss(kind));
+    }
+    phase.end();
+    shadow_->measure(kind, *ops_, *grads_);
   }
 }
 
@@ -287,6 +322,7 @@ void Engine::compute_gradients(std::span<const HostBatch> micro_batches, double 
   CHECK(!micro_batches.empty(), "a step without micro-batches");
   if (!calibrated_ && calibrates()) calibrate(micro_batches.front());
   calibrated_ = true;
+  if (shadow_ && shadow_->is_asked()) shadow_passes(micro_batches.front());
   begin_scalars(learning_rate, max_grad_norm);
   fp8_.history().begin_step(*ops_);
   grads_->begin_step();
@@ -352,7 +388,8 @@ std::vector<MemoryLine> Engine::memory() const {
       {"gradients", grads_ ? grads_->bytes() : 0},
       {"AdamW moments", state.m_bytes + state.v_bytes + state.scale_bytes},
       {"exact-update remainders", state.remainder_bytes},
-      {"batches and FP8 scales", (train_batch_ ? train_batch_->bytes() : 0) + (eval_batch_ ? eval_batch_->bytes() : 0) + fp8_.history().bytes()},
+      {"batches and FP8 scales", (train_batch_ ? train_batch_->bytes() : 0) + (eval_batch_ ? eval_batch_->bytes() : 0) + fp8_.history().bytes() +
+                                     (shadow_ ? shadow_->bytes() : 0)},
       {"activations and scratch", arena_buffer_.bytes()},
   };
   std::erase_if(lines, [](const MemoryLine& line) { return line.bytes == 0; });

@@ -16,6 +16,7 @@
 #include "optim/optimizer.h"
 #include "train/device_batch.h"
 #include "train/evaluation.h"
+#include "train/shadow_check.h"
 
 namespace llmfp8 {
 
@@ -34,6 +35,7 @@ struct EngineOptions {
   OptimizerConfig optimizer;
   DecayRule decay_rule = DecayRule::everything;
   std::uint64_t seed = 42;             // of stochastic rounding
+  bool shadow_check = false;           // memory for shadow() is there; no effect where the recipe quantises nothing
   BatchLimits train_limits;            // capacities that train_step will see
   BatchLimits eval_limits;             // capacities that evaluate will see; empty: the engine only trains
   CommandFlags flags;
@@ -91,6 +93,9 @@ class Engine {
   std::size_t steps_in_flight() const { return in_flight_.size(); }
   // Waits for the oldest of them.
   StepResult next_result();
+  // Compares a step's first micro-batch with bf16 where it was asked to before the step, which changes no bit of the step.
+  // Null without EngineOptions::shadow_check.
+  ShadowCheck* shadow() { return shadow_.get(); }
   // Both in one; no step is in flight.
   StepResult train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
   // Gradients alone, of the *sum* of token losses: grads() holds them. For parity and tests.
@@ -123,6 +128,7 @@ class Engine {
   void plan_memory(Arena& planning);
   PassContext pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics);
   void run_micro_batches(std::span<const HostBatch> micro_batches);
+  void shadow_passes(const HostBatch& micro_batch);
   void calibrate(const HostBatch& micro_batch);
   void begin_scalars(double learning_rate, double max_grad_norm);
   void allow_update();  // step_ok = 1 for scales and codes that no step computes
@@ -144,6 +150,7 @@ class Engine {
   std::unique_ptr<LocalGradTarget> grads_;
   std::unique_ptr<AdamWOptimizer> optimizer_;
   std::unique_ptr<DeviceBatch> train_batch_, eval_batch_;
+  std::unique_ptr<ShadowCheck> shadow_;
   Buffer scalars_buffer_;
   StepScalars* scalars_ = nullptr;  // device
   HostRing scalars_out_, scalars_in_;

@@ -44,6 +44,7 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
                        config.weight_update};
   options.decay_rule = program_rules(config.program).decay_bias_and_norm ? DecayRule::everything : DecayRule::no_bias_or_norm;
   options.seed = static_cast<std::uint64_t>(config.seed);
+  options.shadow_check = config.shadow_check_interval > 0;
   options.flags = {"batch_size", "gradient_accumulation_steps", "max_seq_length", "eval_batch_size", "mixed_precision"};
   options.train_limits = BatchLimits::of(*inputs.train_loader);
   if (inputs.eval_loader) options.eval_limits = BatchLimits::of(*inputs.eval_loader);
@@ -76,6 +77,9 @@ void Trainer::open() {
   precision_ = choose_precision(config_, backend_->capabilities());
   for (const std::string& note : precision_.notes) log::info("{}", note);
   if (!precision_.fallback.empty()) log::warning("{}", precision_.fallback);
+  if (config_.shadow_check_interval > 0 && !precision_.fallback.empty() && precision_.recipe == RecipeKind::none) {
+    log::warning("--shadow_check_interval {} has no effect: bf16 runs", config_.shadow_check_interval);
+  }
 
   inputs_ = open_run_inputs(config_, console_);
   total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs, config_.max_steps);
@@ -254,6 +258,11 @@ void Trainer::enqueue(std::vector<HostBatch> micro_batches) {
   const bool is_looked_at = health_ && step > 1 && step % config_.health_interval == 0;
   if (is_looked_at && health_->is_pending()) log_health();
   if (is_looked_at) health_->begin_step(step);
+  ShadowCheck* const shadow = engine_->shadow();
+  if (shadow != nullptr && step % config_.shadow_check_interval == 0) {
+    if (shadow->is_pending()) log_shadow();
+    shadow->ask(step);
+  }
   engine_->enqueue_step(micro_batches, rate, config_.max_grad_norm);
   if (is_looked_at) health_->end_step();
   rates_.push_back(rate);
@@ -300,6 +309,8 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
   console_.update(progress);
   if (global_step_ == 1 || global_step_ % config_.log_interval == 0 || done()) log_step(result, learning_rate, seconds);
   if (health_ && health_->is_pending() && health_->step() <= global_step_) log_health();
+  ShadowCheck* const shadow = engine_->shadow();
+  if (shadow != nullptr && shadow->is_pending() && shadow->step() <= global_step_) log_shadow();
 }
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {

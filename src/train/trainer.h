@@ -67,6 +67,7 @@ class Trainer {
   void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
   void log_health();
+  void log_shadow();
   void watch_loss(double loss);
   void log_step(const StepResult& result, double learning_rate, double seconds);
   void evaluate(double epoch);
@@ -85,7 +86,7 @@ class Trainer {
   void wait_for_save();
   void resume();
   void leave_superseded_behind();
-  // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health and watch_loss.
+  // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health, log_shadow and watch_loss.
   void trim_answers(std::int64_t last_step);
   bool done() const { return global_step_ >= total_steps_; }
 

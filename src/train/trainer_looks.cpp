@@ -90,6 +90,13 @@ void Trainer::log_health() {
   CHECK(file.flush(), "{}: cannot be written", folder_.health_file().string());
 }
 
+void Trainer::log_shadow() {
+  const ShadowReport report = engine_->shadow()->take();
+  const MetricValues values = report.values();
+  metrics_.log(report.step, {values.begin(), values.end()});
+  log::info("{}", report.text());
+}
+
 void Trainer::watch_loss(double loss) {
   const std::optional<LossWatch::Spike> spike = loss_watch_.add(loss);
   if (!spike || !spike->is_first) return;

@@ -306,8 +306,6 @@ TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
   EXPECT_EQ(error_with("--template_date 2026-11-23"),
             "--template_date: no built-in template writes a date; a model's own Jinja template is not built yet");
   EXPECT_EQ(error_with("--template_date="), "");
-  EXPECT_EQ(error_with("--shadow_check_interval 5"), "--shadow_check_interval is not built yet");
-  EXPECT_EQ(error_with("--shadow_check_interval 0"), "");
   EXPECT_EQ(error_with("--mixed_precision fp16", Program::train_multi_gpu),
             "--mixed_precision fp16 is not supported, use bf16");
   EXPECT_EQ(error_with("--debug_mode"), "");
@@ -326,6 +324,10 @@ TEST(Warnings, Fp8FlagsWithoutFp8) {
             std::vector<std::string>{"--fp8_scenario mxfp8 has no effect with --mixed_precision bf16"});
   EXPECT_TRUE(warnings("--fp8_scenario mxfp8 --mixed_precision fp8").empty());
   EXPECT_TRUE(warnings("--fp8_scenario default").empty());
+  EXPECT_EQ(warnings("--shadow_check_interval 5"),
+            std::vector<std::string>{"--shadow_check_interval 5 has no effect with --mixed_precision bf16"});
+  EXPECT_TRUE(warnings("--shadow_check_interval 5 --mixed_precision fp8").empty());
+  EXPECT_TRUE(warnings("--shadow_check_interval 0").empty());
 }
 
 TEST(Warnings, WhatHasNoEffect) {

@@ -17,7 +17,7 @@ struct Kind {
 };
 
 const Kind kKinds[] = {
-    {"fp8", "train_fp8", {"--mixed_precision", "fp8"}},
+    {"fp8", "train_fp8", {"--mixed_precision", "fp8", "--shadow_check_interval", "2"}},
     {"fp8 from scale 1, with its head", "train_fp8", {"--mixed_precision", "fp8", "--use_te", "--fp8_lm_head"}},
     {"mxfp8, 8-bit moments",
      "train_fp8",

@@ -321,6 +321,28 @@ TEST(Runs, HealthIsLookedAtNowAndThenAndChangesNothing) {
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), read_bytes(shop.path("alone") / "model.safetensors"));
 }
 
+TEST(Runs, ShadowChecksAreLoggedAndChangeNothing) {
+  Workshop shop;
+  const Args fp8 = {"--mixed_precision", "fp8", "--num_epochs", "2", "--batch_size", "2", "--gradient_accumulation_steps", "2",
+                    "--learning_rate", "1e-3", "--device", test_device(), "--deterministic"};
+  const auto run_with = [&](const Args& more) {
+    Args flags = fp8;
+    flags.insert(flags.end(), more.begin(), more.end());
+    return run_well("train_fp8", shop.args(flags));
+  };
+  const Finished checked = run_with({"--shadow_check_interval", "4"});
+  run_with({"--output_dir", shop.path("alone").string()});
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), read_bytes(shop.path("alone") / "model.safetensors"));
+  EXPECT_EQ(metric(shop.output(), "Train/Loss"), metric(shop.path("alone"), "Train/Loss"));
+  for (const char* name : {"shadow/loss", "shadow/loss_difference", "shadow/gradient_cosine", "shadow/gradient_cosine_worst",
+                           "shadow/gradient_norm_difference", "shadow/gradient_cosine/mlp.down_proj", "shadow/gradient_cosine/embed_tokens"}) {
+    EXPECT_EQ(metric(shop.output(), name).size(), 4u) << name;  // steps 4, 8, 12, 16
+    EXPECT_TRUE(metric(shop.path("alone"), name).empty()) << name;
+  }
+  for (const double cosine : metric(shop.output(), "shadow/gradient_cosine")) EXPECT_GT(cosine, 0.9);
+  EXPECT_EQ(checked.count("against bf16: loss "), 4u) << checked.err;
+}
+
 TEST(Runs, ADryRunLooksAndWritesNothing) {
   Workshop shop;
   const Finished run = run_well("train_fp8", shop.args({"--dry_run", "--mixed_precision", "fp8", "--num_epochs", "2", "--device", test_device()}));

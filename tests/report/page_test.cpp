@@ -122,6 +122,7 @@ TEST(Page, NoTextOfARunBreaksOut) {
   run.memory.emplace_back(kEvil, 1.0);
   run.flags.push_back({kEvil, kEvil, kEvil});
   run.recipe_that_ran[kEvil] = {{"fprop", kEvil}};
+  run.shadow_cosine[kEvil] = {{.step = 1, .seconds = 0, .tokens = 0, .value = 1}};
   run.health.amax[kEvil] = {{.step = 1, .seconds = 0, .tokens = 0, .value = 1}};
   RunRecord other = run;
   other.device = "y";
@@ -145,6 +146,18 @@ TEST(Page, ProductsGetALineInAChartOfTheirRole) {
   const nlohmann::ordered_json data = page_data(std::vector{run}, 0);
   EXPECT_EQ(data["charts"].back()["lines"].size(), 2u);
   EXPECT_TRUE(has(charts_html(data), "id=\"chart-fp8_amax-input-0\""));
+}
+
+TEST(Page, ModulesGetALineInAChartOfTheirPart) {
+  const testing::TempDir dir;
+  RunRecord run = read_run(FakeRun{}.write(dir.path() / "x"));
+  for (const char* module : {"self_attn.q_proj", "self_attn.k_proj", "norm"}) run.shadow_cosine[module] = *run.find("loss");
+  const nlohmann::ordered_json data = page_data(std::vector{run}, 0);
+  const std::string html = charts_html(data);
+  EXPECT_TRUE(has(html, "id=\"chart-shadow_cosine-self_attn-0\""));
+  EXPECT_TRUE(has(html, "id=\"chart-shadow_cosine-other-0\""));
+  EXPECT_EQ(data["charts"].back()["lines"].size(), 2u);
+  EXPECT_TRUE(data["runs"][0]["series"].contains("shadow_cosine/norm"));
 }
 
 TEST(Page, StaysBelowTwoMegabytes) {

@@ -91,6 +91,24 @@ TEST(RunRecord, HealthIsReadWhereARunHasLooked) {
   EXPECT_EQ(run.left_out[0], "health.jsonl: 1 broken lines");
 }
 
+TEST(RunRecord, ShadowChecksAreReadByModule) {
+  const testing::TempDir dir;
+  FakeRun{}.write(dir.path());
+  EXPECT_TRUE(read_run(dir.path()).shadow_cosine.empty());
+  const auto line = [](int step, double cosine) {
+    return fmt::format(R"({{"step": {}, "time": 1700000200, "shadow/loss_difference": 0.01, "shadow/gradient_cosine": {},)"
+                       R"( "shadow/gradient_cosine/self_attn.q_proj": {}, "shadow/gradient_cosine/norm": "NaN"}})", step, cosine, cosine) + "\n";
+  };
+  testing::append_to(dir.path() / "metrics.jsonl", line(50, 0.5) + line(100, 0.75) + line(100, 0.875));
+  const RunRecord run = read_run(dir.path());
+  EXPECT_DOUBLE_EQ(run.last("shadow_loss"), 0.01);
+  EXPECT_DOUBLE_EQ(run.last("shadow_cosine"), 0.875);
+  const SeriesPoints& q = run.shadow_cosine.at("self_attn.q_proj");
+  ASSERT_EQ(q.size(), 2u);  // step 100 was done again
+  EXPECT_DOUBLE_EQ(q.back().value, 0.875);
+  EXPECT_TRUE(std::isnan(run.shadow_cosine.at("norm").back().value));
+}
+
 TEST(RunRecord, ACutOffLastLineIsLeftOutAndSaid) {
   const testing::TempDir dir;
   FakeRun{.steps = 20}.write(dir.path());

@@ -51,15 +51,15 @@ Json columns(const SeriesPoints& all, std::size_t max_points) {
 }
 
 std::size_t curves_of(const RunRecord& run) {
-  return run.series.size() + run.health.amax.size() + run.health.saturated_share.size();
+  return run.series.size() + run.health.amax.size() + run.health.saturated_share.size() + run.shadow_cosine.size();
 }
 
 }  // namespace
 
 Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
-  std::size_t curves = 1;
-  for (const RunRecord& run : runs) curves += curves_of(run);
-  const std::size_t max_points = std::clamp(kPointsOfPage / curves, kLeastPoints, kMostPoints);
+  std::size_t all_curves = 1;
+  for (const RunRecord& run : runs) all_curves += curves_of(run);
+  const std::size_t max_points = std::clamp(kPointsOfPage / all_curves, kLeastPoints, kMostPoints);
 
   Json data = {{"baseline", baseline}, {"charts", Json::array()}, {"runs", Json::array()}};
   for (const SeriesSpec& spec : kSeriesSpecs) {
@@ -70,7 +70,15 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
   for (std::size_t r = 0; r < runs.size(); ++r) {
     Json series = Json::object();
     for (const auto& [id, points] : runs[r].series) series[id] = columns(points, max_points);
-    // A chart for each run, quantity and role, with a line for each product.
+    // A chart of this run alone, with a line for each of `lines`.
+    const auto add_chart = [&](const std::string& id, const std::string& title, Json lines) {
+      data["charts"].push_back({{"id", fmt::format("{}-{}", id, r)},
+                                {"title", fmt::format("{}: {}", runs[r].name, title)},
+                                {"unit", ""},
+                                {"run", r},
+                                {"lines", std::move(lines)}});
+    };
+    // One for each quantity and role, with a line for each product.
     const auto add_health = [&](const RunHealth::Curves& curves, const char* id, const char* title) {
       std::map<std::string, Json> lines_of_role;
       for (const auto& [name, points] : curves) {  // "qkv input"
@@ -80,16 +88,20 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
         const std::string role = blank == std::string::npos ? "" : name.substr(blank + 1);
         lines_of_role[role].push_back({{"key", key}, {"label", name.substr(0, blank)}});
       }
-      for (const auto& [role, lines] : lines_of_role) {
-        data["charts"].push_back({{"id", fmt::format("{}-{}-{}", id, role, r)},
-                                  {"title", fmt::format("{}: {}, {}", runs[r].name, title, role)},
-                                  {"unit", ""},
-                                  {"run", r},
-                                  {"lines", lines}});
-      }
+      for (const auto& [role, lines] : lines_of_role) add_chart(fmt::format("{}-{}", id, role), fmt::format("{}, {}", title, role), lines);
     };
     add_health(runs[r].health.amax, "fp8_amax", "FP8 amax");
     add_health(runs[r].health.saturated_share, "fp8_saturation", "FP8 codes at the largest value");
+    // One for each part of a layer, with a line for each module: more than a handful have no colours of their own.
+    std::map<std::string, Json> lines_of_part;
+    for (const auto& [module, points] : runs[r].shadow_cosine) {  // "self_attn.q_proj", "norm"
+      const std::string key = "shadow_cosine/" + module;
+      series[key] = columns(points, max_points);
+      const std::size_t dot = module.find('.');
+      lines_of_part[dot == std::string::npos ? "other" : module.substr(0, dot)].push_back({{"key", key}, {"label", module}});
+    }
+    for (const auto& [part, lines] : lines_of_part)
+      add_chart("shadow_cosine-" + part, fmt::format("cosine of the gradient with bf16's, {}", part), lines);
     data["runs"].push_back({{"name", runs[r].name}, {"precision", runs[r].precision}, {"series", std::move(series)}});
   }
   return data;
