@@ -36,6 +36,9 @@ class Stream {
   virtual ~Stream() = default;
 };
 
+// main: everything. beside: no products; what it has goes first where the device becomes free, so that it is not last.
+enum class StreamUse : std::uint8_t { main, beside };
+
 // timed: two such events measure the time between them; others only order streams, which costs less.
 enum class EventKind : std::uint8_t { ordering, timed };
 
@@ -55,7 +58,8 @@ class Backend {
   virtual Buffer allocate(std::size_t bytes, std::string_view what) = 0;
   virtual Buffer allocate_host(std::size_t bytes, std::string_view what) = 0;  // pinned where that exists
 
-  virtual std::unique_ptr<Stream> create_stream() = 0;
+  virtual std::unique_ptr<Stream> create_stream(StreamUse use) = 0;
+  std::unique_ptr<Stream> create_stream() { return create_stream(StreamUse::main); }
   virtual std::unique_ptr<Event> create_event(EventKind kind) = 0;
   virtual void record(Event& event, Stream& stream) = 0;
   virtual void wait(Stream& stream, Event& event) = 0;    // later work of stream waits for event

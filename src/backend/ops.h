@@ -37,6 +37,7 @@ class Ops {
 
   // Hears of every operation from now on; null: nobody. It outlives its use.
   void set_observer(OpObserver* observer) { observed_.observer = observer; }
+  OpObserver* observer() const { return observed_.observer; }
   // For which place of the model the next operations work; see Scope.
   OpScope set_scope(const OpScope& scope) { return std::exchange(observed_.scope, scope); }
 

@@ -91,20 +91,26 @@ LayerWeights LocalParamStore::acquire(int layer, Numerics numerics) {
   return w;
 }
 
-void LocalParamStore::quantize_weights(Ops& ops, const StepScalars* scalars) const {
+void LocalParamStore::quantize(Ops& ops, Site site, const StepScalars* scalars) const {
   if (quantized_.empty()) return;
-  const auto quantize = [&](int layer, Product product) {
-    const QuantizedWeight& q = quantized_[position(layer, product)];
-    if (q.storage.empty()) return;
-    QTensor codes = q.codes;
-    // At load there is no history yet: the weights' own amax makes the first scale.
-    codes.just_in_time = codes.just_in_time || (fp8_->calibrating() && codes.scaling == Scaling::tensor);
-    const int at = product == Product::lm_head ? -1 : layer;
-    ops.quantize_weight(weight(table_.find(weight_kind(product), at).index), codes, scalars);
-  };
-  for (int layer = 0; layer < static_cast<int>(table_.config().num_hidden_layers); ++layer)
-    for (Product product : {Product::qkv, Product::o, Product::gate_up, Product::down}) quantize(layer, product);
-  quantize(0, Product::lm_head);
+  const QuantizedWeight& q = quantized_[position(site.layer, site.product)];
+  if (q.storage.empty()) return;
+  QTensor codes = q.codes;
+  // At load there is no history yet: the weights' own amax makes the first scale.
+  codes.just_in_time = codes.just_in_time || (fp8_->calibrating() && codes.scaling == Scaling::tensor);
+  const int at = site.product == Product::lm_head ? -1 : site.layer;
+  ops.quantize_weight(weight(table_.find(weight_kind(site.product), at).index), codes, scalars);
+}
+
+void LocalParamStore::quantize_layer(Ops& ops, int layer, const StepScalars* scalars) const {
+  for (Product product : {Product::qkv, Product::o, Product::gate_up, Product::down}) quantize(ops, {layer, product}, scalars);
+}
+
+void LocalParamStore::quantize_head(Ops& ops, const StepScalars* scalars) const { quantize(ops, {0, Product::lm_head}, scalars); }
+
+void LocalParamStore::quantize_weights(Ops& ops, const StepScalars* scalars) const {
+  for (int layer = 0; layer < static_cast<int>(table_.config().num_hidden_layers); ++layer) quantize_layer(ops, layer, scalars);
+  quantize_head(ops, scalars);
 }
 
 std::size_t LocalParamStore::quantized_bytes() const {

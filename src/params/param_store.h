@@ -51,6 +51,8 @@ class LocalParamStore : public ParamStore {
 
   // Writes the codes of every quantised weight anew. scalars: device; step_ok 0 changes nothing.
   void quantize_weights(Ops& ops, const StepScalars* scalars) const;
+  void quantize_layer(Ops& ops, int layer, const StepScalars* scalars) const;
+  void quantize_head(Ops& ops, const StepScalars* scalars) const;
 
   std::size_t weight_bytes() const { return buffer_.bytes(); }
   std::size_t quantized_bytes() const;
@@ -60,6 +62,7 @@ class LocalParamStore : public ParamStore {
     QTensor codes;
     std::vector<Buffer> storage;
   };
+  void quantize(Ops& ops, Site site, const StepScalars* scalars) const;
   QTensor product(int layer, Product product, ParamKind kind, Numerics numerics) const;
   static std::size_t position(int layer, Product product);
 

@@ -90,6 +90,11 @@ void Engine::allocate() {
   train_batch_ = std::make_unique<DeviceBatch>(options_.train_limits, backend_);
   if (!options_.eval_limits.empty()) eval_batch_ = std::make_unique<DeviceBatch>(options_.eval_limits, backend_);
   if (options_.shadow_check && fp8_.enabled()) shadow_ = std::make_unique<ShadowCheck>(params_->table(), backend_, *stream_);
+  update_ = std::make_unique<ParamUpdate>(UpdateParts{backend_, *params_, *grads_, *optimizer_});
+  updated_params_ = std::make_unique<UpdatedParams>(*params_, *update_, *stream_);
+  const bool overlaps = options_.update_overlap == UpdateOverlap::automatic ? backend_.capabilities().asynchronous
+                                                                           : options_.update_overlap == UpdateOverlap::on;
+  if (overlaps) update_->prepare_overlap();
   scalars_buffer_ = backend_.allocate(sizeof(StepScalars), "step scalars");
   scalars_ = static_cast<StepScalars*>(scalars_buffer_.data());
 }
@@ -143,7 +148,7 @@ void Engine::plan_memory(Arena& planning) {
 
 PassContext Engine::pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics) {
   const bool training = numerics == Numerics::quantized;
-  return {ops, batch, *params_, activations, fp8_.enabled() ? &fp8_ : nullptr, numerics, training ? &ledger_ : nullptr,
+  return {ops, batch, *updated_params_, activations, fp8_.enabled() ? &fp8_ : nullptr, numerics, training ? &ledger_ : nullptr,
           backend_.capabilities().logits_bytes};
 }
 
@@ -277,13 +282,16 @@ void Engine::finish_gradient(Ops& ops) {
   ops.finish_gradient(scalars_);
 }
 
-// AdamW, then the scales, then the weights' codes under the new scales; nothing where step_ok is 0.
+// The scales, then AdamW and the weights' codes under the new scales; nothing where step_ok is 0.
 void Engine::update(Ops& ops) {
-  std::vector<Tensor> grads;
-  for (const ParamSpec& spec : params_->table().params()) grads.push_back(grads_->grad(spec.index));
-  optimizer_->step(ops, grads, scalars_);
   fp8_.history().update(ops, scalars_);
-  params_->quantize_weights(ops, scalars_);
+  // Who observes operations sees all of them, in order.
+  if (update_->overlaps() && ops.observer() == nullptr && !ops.arena().planning()) {
+    update_->start(ops, *stream_, scalars_);
+  } else {
+    update_->wait_all(*stream_);
+    update_->run(ops, scalars_);
+  }
 }
 
 void Engine::read_scalars(std::span<const HostBatch> micro_batches) {
@@ -312,6 +320,7 @@ StepResult Engine::next_result() {
   result.ok = host.step_ok != 0;
   if (result.ok) ++steps_done_;
   if (in_flight_.empty()) {
+    update_->synchronize();  // whatever stream reads the weights next
     halted_ = host.halted != 0;
     steps_enqueued_ = steps_done_;
   }
@@ -389,7 +398,7 @@ std::vector<MemoryLine> Engine::memory() const {
       {"AdamW moments", state.m_bytes + state.v_bytes + state.scale_bytes},
       {"exact-update remainders", state.remainder_bytes},
       {"batches and FP8 scales", (train_batch_ ? train_batch_->bytes() : 0) + (eval_batch_ ? eval_batch_->bytes() : 0) + fp8_.history().bytes() +
-                                     (shadow_ ? shadow_->bytes() : 0)},
+                                     (shadow_ ? shadow_->bytes() : 0) + (update_ ? update_->bytes() : 0)},
       {"activations and scratch", arena_buffer_.bytes()},
   };
   std::erase_if(lines, [](const MemoryLine& line) { return line.bytes == 0; });

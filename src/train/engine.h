@@ -17,6 +17,7 @@
 #include "train/device_batch.h"
 #include "train/evaluation.h"
 #include "train/shadow_check.h"
+#include "train/param_update.h"
 
 namespace llmfp8 {
 
@@ -24,6 +25,10 @@ namespace llmfp8 {
 struct CommandFlags {
   std::string batch_size, accumulation, length, eval_batch_size, precision;
 };
+
+// Whether AdamW runs under the next step's forward pass; automatic: where the device works behind the host's back. The
+// bits are the same.
+enum class UpdateOverlap : std::uint8_t { automatic, off, on };
 
 struct EngineOptions {
   DType dtype = DType::bf16;           // of weights and activations: bf16 | f32
@@ -35,6 +40,7 @@ struct EngineOptions {
   OptimizerConfig optimizer;
   DecayRule decay_rule = DecayRule::everything;
   std::uint64_t seed = 42;             // of stochastic rounding
+  UpdateOverlap update_overlap = UpdateOverlap::automatic;
   bool shadow_check = false;           // memory for shadow() is there; no effect where the recipe quantises nothing
   BatchLimits train_limits;            // capacities that train_step will see
   BatchLimits eval_limits;             // capacities that evaluate will see; empty: the engine only trains
@@ -96,6 +102,9 @@ class Engine {
   // Compares a step's first micro-batch with bf16 where it was asked to before the step, which changes no bit of the step.
   // Null without EngineOptions::shadow_check.
   ShadowCheck* shadow() { return shadow_.get(); }
+  // What stream() is given from now on finds the weights that the step enqueued last leaves. Also without: once every
+  // result has been asked for.
+  void join_update() { update_->wait_all(*stream_); }
   // Both in one; no step is in flight.
   StepResult train_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm);
   // Gradients alone, of the *sum* of token losses: grads() holds them. For parity and tests.
@@ -149,6 +158,8 @@ class Engine {
   std::unique_ptr<LocalParamStore> params_;
   std::unique_ptr<LocalGradTarget> grads_;
   std::unique_ptr<AdamWOptimizer> optimizer_;
+  std::unique_ptr<ParamUpdate> update_;
+  std::unique_ptr<UpdatedParams> updated_params_;
   std::unique_ptr<DeviceBatch> train_batch_, eval_batch_;
   std::unique_ptr<ShadowCheck> shadow_;
   Buffer scalars_buffer_;

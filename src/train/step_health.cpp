@@ -95,6 +95,7 @@ StepHealth::~StepHealth() {
 }
 
 void StepHealth::sample_weights(std::byte* to) {
+  engine_.join_update();
   for (const Tensor& piece : pieces_) {
     engine_.backend().copy_to_host(to, piece.data, piece.bytes(), engine_.stream());
     to += piece.bytes();

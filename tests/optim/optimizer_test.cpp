@@ -33,7 +33,7 @@ class HostBackend : public Backend {
     return Buffer(std::calloc(1, bytes + 1), bytes, [](void* p) { std::free(p); });
   }
   Buffer allocate_host(std::size_t bytes, std::string_view what) override { return allocate(bytes, what); }
-  std::unique_ptr<Stream> create_stream() override { return std::make_unique<Stream>(); }
+  std::unique_ptr<Stream> create_stream(StreamUse) override { return std::make_unique<Stream>(); }
   std::unique_ptr<Event> create_event(EventKind) override { return std::make_unique<Event>(); }
   double elapsed_ms(Event&, Event&) override { return 0.0; }
   void record(Event&, Stream&) override {}

@@ -16,7 +16,7 @@ class SmallBackend : public Backend {
     return real_->allocate(bytes, what);
   }
   Buffer allocate_host(std::size_t bytes, std::string_view what) override { return real_->allocate_host(bytes, what); }
-  std::unique_ptr<Stream> create_stream() override { return real_->create_stream(); }
+  std::unique_ptr<Stream> create_stream(StreamUse use) override { return real_->create_stream(use); }
   std::unique_ptr<Event> create_event(EventKind kind) override { return real_->create_event(kind); }
   void record(Event& event, Stream& stream) override { real_->record(event, stream); }
   void wait(Stream& stream, Event& event) override { real_->wait(stream, event); }

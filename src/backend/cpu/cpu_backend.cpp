@@ -72,7 +72,7 @@ class CpuBackend : public Backend {
   Buffer allocate(std::size_t bytes, std::string_view what) override { return allocate_zeroed(bytes, what); }
   Buffer allocate_host(std::size_t bytes, std::string_view what) override { return allocate_zeroed(bytes, what); }
 
-  std::unique_ptr<Stream> create_stream() override { return std::make_unique<Stream>(); }
+  std::unique_ptr<Stream> create_stream(StreamUse) override { return std::make_unique<Stream>(); }
   std::unique_ptr<Event> create_event(EventKind) override { return std::make_unique<CpuEvent>(); }
   void record(Event& event, Stream&) override { own(event).time = std::chrono::steady_clock::now(); }
   void wait(Stream&, Event&) override {}

@@ -20,13 +20,15 @@ constexpr std::size_t kMxCublasLt = 120800;       // 12.8: the first with block-
 
 class CudaStream : public Stream {
  public:
+  explicit CudaStream(StreamUse use) : use(use), handle_(make_stream(use == StreamUse::beside ? StreamPriority::high : StreamPriority::normal)) {}
   cudaStream_t get() const { return handle_.get(); }
 
+  const StreamUse use;
   // Workspaces, made for the first Ops of the stream: streams that only copy need none.
   Buffer gemm_workspace, kernel_workspace;
 
  private:
-  StreamHandle handle_ = make_stream();
+  StreamHandle handle_;
 };
 
 class CudaEvent : public Event {
@@ -193,9 +195,9 @@ Buffer CudaBackend::allocate_host(std::size_t bytes, std::string_view what) {
   return Buffer(data, bytes, [](void* p) { static_cast<void>(cudaFreeHost(p)); });
 }
 
-std::unique_ptr<Stream> CudaBackend::create_stream() {
+std::unique_ptr<Stream> CudaBackend::create_stream(StreamUse use) {
   use_device();
-  return std::make_unique<CudaStream>();
+  return std::make_unique<CudaStream>(use);
 }
 
 std::unique_ptr<Event> CudaBackend::create_event(EventKind kind) {
@@ -237,7 +239,7 @@ void CudaBackend::copy_to_host(void* host, const void* device, std::size_t bytes
 std::unique_ptr<Ops> CudaBackend::create_ops(Stream& stream, Arena& arena) {
   use_device();
   CudaStream& on = own(stream);
-  if (on.gemm_workspace.data() == nullptr) on.gemm_workspace = allocate(kGemmWorkspaceBytes, "cuBLASLt workspace");
+  if (on.use == StreamUse::main && on.gemm_workspace.data() == nullptr) on.gemm_workspace = allocate(kGemmWorkspaceBytes, "cuBLASLt workspace");
   if (on.kernel_workspace.data() == nullptr) on.kernel_workspace = allocate(kWorkspaceBytes, "kernel workspace");
   OpsContext context;
   context.stream = on.get();

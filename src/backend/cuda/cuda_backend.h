@@ -40,7 +40,7 @@ class CudaBackend : public Backend {
   Buffer allocate(std::size_t bytes, std::string_view what) override;
   Buffer allocate_host(std::size_t bytes, std::string_view what) override;
 
-  std::unique_ptr<Stream> create_stream() override;
+  std::unique_ptr<Stream> create_stream(StreamUse use) override;
   std::unique_ptr<Event> create_event(EventKind kind) override;
   void record(Event& event, Stream& stream) override;
   void wait(Stream& stream, Event& event) override;
