@@ -221,6 +221,7 @@ TEST(BadRun, TenStepsInARowAreNotSkipped) {
   const Finished again = run_program("train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0",
                                                              "--num_epochs", "4", "--on_nonfinite", "skip", "--resume"}));
   expect_error(again, 1, {"as in the 9 steps before it"});
+  EXPECT_EQ(again.count("; skipped, "), 0u) << again.err;
 
   Workshop nan;
   put_nan(nan.path("model"));
