@@ -243,6 +243,10 @@ void declare_training(Declarations& d) {
   d.whole("eval_answer_tokens", &RunConfig::eval_answer_tokens, {.fallback = 256, .least = 1, .most = kLongest},
           "longest solution of --eval_answers");
   d.whole("eval_max_rows", &RunConfig::eval_max_rows, {.zero = "all"}, "evaluate the first N held-out rows");
+  d.choice<OnNonFinite>("on_nonfinite", &RunConfig::on_nonfinite, OnNonFinite::stop,
+                        {{"stop", OnNonFinite::stop}, {"skip", OnNonFinite::skip}},
+                        "a step whose loss or gradient norm is not finite changes nothing; then stop and save, or go "
+                        "on with the next (after 10 in a row: stop)");
   d.whole("seed", &RunConfig::seed, {.fallback = 42},
           "order and stochastic rounding; the held-out split is always seed 42");
 }

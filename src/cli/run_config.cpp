@@ -122,7 +122,8 @@ std::vector<std::string> warnings_of(const RunConfig& config) {
                                    config.split_name, config.dataset_name));
   }
   if (config.mixed_precision == MixedPrecision::fp8) return warnings;
-  for (const char* flag : {"fp8_scenario", "fp8_strict", "fp8_emulate", "fp8_lm_head", "fp8_start", "shadow_check_interval"}) {
+  for (const char* flag :
+       {"fp8_scenario", "fp8_strict", "fp8_emulate", "fp8_lm_head", "fp8_start", "shadow_check_interval"}) {
     if (!config.is_set(flag) || flag_text(config, flag) == flag_text(default_config(config.program), flag)) continue;
     warnings.push_back(fmt::format("--{} {} has no effect with --mixed_precision {}", flag, flag_text(config, flag),
                                    flag_text(config, "mixed_precision")));

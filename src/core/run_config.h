@@ -51,6 +51,7 @@ struct RunConfig {
   std::int64_t eval_answers = 0;
   std::int64_t eval_answer_tokens = 256;
   std::int64_t eval_max_rows = 0;         // 0: all held-out rows
+  OnNonFinite on_nonfinite = OnNonFinite::stop;
   std::int64_t seed = 0;
 
   // Optimizer

@@ -29,6 +29,9 @@ enum class GradPrecision : std::uint8_t { automatic, fp32, bf16 };
 // scales start at 1, as in Transformer Engine.
 enum class Fp8Start : std::uint8_t { calibrate, te };
 
+// What becomes of a run at a step whose loss or gradient norm is not finite.
+enum class OnNonFinite : std::uint8_t { stop, skip };
+
 // After a linear warm-up.
 enum class LrScheduler : std::uint8_t { linear, cosine, constant };
 

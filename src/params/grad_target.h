@@ -1,5 +1,5 @@
 // GradTarget: where the model hands its gradients. Before a weight gradient the target says where it goes; after it the
-// target hears that it is ready. Buckets, reduce-scatter and shadow checks live behind it (dist/).
+// target hears that it is ready. Buckets and reduce-scatter live behind it (dist/).
 #pragma once
 
 #include <vector>

@@ -99,7 +99,8 @@ class MetricsReader {
   void file_under(std::string_view name, SeriesPoint point) {
     if (name.starts_with(kShadowCosine)) {
       const std::string kind(name.substr(kShadowCosine.size()));
-      if (run_.shadow_cosine.contains(kind) || run_.shadow_cosine.size() < kMaxShadowKinds) append(run_.shadow_cosine[kind], point);
+      const bool has_room = run_.shadow_cosine.size() < kMaxShadowKinds || run_.shadow_cosine.contains(kind);
+      if (has_room) append(run_.shadow_cosine[kind], point);
       return;
     }
     for (const SeriesSpec& spec : kSeriesSpecs) {

@@ -43,7 +43,10 @@ inline constexpr SeriesSpec kSeriesSpecs[] = {
      {{{kTrainFp8Names.tokens_per_second, 1}, {kTrainMultiGpuNames.tokens_per_second, 1}}}},
     {"weights_changed", "Weights changed by a step", "", {{{"health/weights_changed", 1}, {"health/weights_changed", 1}}}},
     {"shadow_loss", "Loss less bf16's", "", {{{"shadow/loss_difference", 1}, {"shadow/loss_difference", 1}}}},
-    {"shadow_cosine", "Cosine of the gradient with bf16's", "", {{{"shadow/gradient_cosine", 1}, {"shadow/gradient_cosine", 1}}}},
+    {"shadow_cosine",
+     "Cosine of the gradient with bf16's",
+     "",
+     {{{"shadow/gradient_cosine", 1}, {"shadow/gradient_cosine", 1}}}},
     {"memory", "Memory", "MB", {{{kTrainFp8Names.gpu_memory_mb, 1}, {kTrainMultiGpuNames.gpu_memory_gb, 1000}}}},
 };
 

@@ -120,7 +120,8 @@ void Engine::plan_memory(Arena& planning) {
   for (const bool calibrating : {false, true}) {
     if (calibrating && !calibrates()) continue;
     fp8_.set_calibrating(calibrating);
-    plan_micro_steps([&](const Batch& batch) { return micro_step_phase(batch, calibrating); }, options_.recompute, Numerics::quantized);
+    const auto phase = [&](const Batch& batch) { return micro_step_phase(batch, calibrating); };
+    plan_micro_steps(phase, options_.recompute, Numerics::quantized);
     fp8_.set_calibrating(false);
   }
   if (shadow_) plan_micro_steps(shadow_phase, kShadowRecompute, Numerics::high_precision);
@@ -240,8 +241,8 @@ void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
   }
 }
 
-// In bf16, then as the step will do it, onto the same gradients. Nothing of it is left but sums: scalars are the check's
-// own, and a step clears amaxes and overwrites gradients before its first micro-batch.
+// In bf16, then as the step will do it, onto the same gradients. Nothing of it is left but sums: scalars are the
+// check's own, and a step clears amaxes and overwrites gradients before its first micro-batch.
 void Engine::shadow_passes(const HostBatch& micro_batch) {
   const Batch batch = train_batch_->upload(micro_batch, *stream_);
   shadow_->begin(*ops_);
@@ -250,9 +251,10 @@ void Engine::shadow_passes(const HostBatch& micro_batch) {
     const bool is_reference = kind == ShadowCheck::Pass::reference;
     Phase phase(*arena_, is_reference ? shadow_phase(batch) : micro_step_phase(batch, false));
     {
-      ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), is_reference ? kShadowRecompute : options_.recompute,
-                                  PassKind::training);
-      PassContext context = pass(*ops_, batch, activations, is_reference ? Numerics::high_precision : Numerics::quantized);
+      const Recompute recompute = is_reference ? kShadowRecompute : options_.recompute;
+      ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), recompute, PassKind::training);
+      const Numerics numerics = is_reference ? Numerics::high_precision : Numerics::quantized;
+      PassContext context = pass(*ops_, batch, activations, numerics);
       context.ledger = nullptr;  // which counts what training does
       transformer_.forward_backward(context, *grads_, shadow_->loss(kind));
     }
@@ -261,9 +263,10 @@ void Engine::shadow_passes(const HostBatch& micro_batch) {
   }
 }
 
-// Fills the empty amax histories from one micro-batch whose products are scaled just in time; its gradients are not used.
+// Fills the amax histories from one micro-batch whose products are scaled just in time; its gradients are not used.
 void Engine::calibrate(const HostBatch& micro_batch) {
   begin_scalars(0.0, 0.0);
+  ops_->zero(fp8_.history().histories());  // of an earlier calibration
   fp8_.history().begin_step(*ops_);
   grads_->begin_step();
   fp8_.set_calibrating(true);
@@ -318,11 +321,14 @@ StepResult Engine::next_result() {
   result.loss = host.num_supervised > 0 ? host.loss_sum / static_cast<double>(host.num_supervised) : 0.0;
   result.grad_norm = static_cast<double>(host.grad_norm);
   result.ok = host.step_ok != 0;
+  result.halted = host.halted != 0;
   if (result.ok) ++steps_done_;
   if (in_flight_.empty()) {
     update_->synchronize();  // whatever stream reads the weights next
     halted_ = host.halted != 0;
     steps_enqueued_ = steps_done_;
+    // The first scales were those of a batch that is not finite either: the next one gives others.
+    if (halted_ && steps_done_ == 0) calibrated_ = false;
   }
   return result;
 }

@@ -50,7 +50,8 @@ struct EngineOptions {
 struct StepResult {
   double loss = 0;                   // token mean of the optimizer step
   double grad_norm = 0;              // of its gradient, before clipping
-  bool ok = false;                   // false: loss or gradient norm was not finite and nothing has changed
+  bool ok = false;                   // false: nothing has changed, for it was halted or has no supervised token
+  bool halted = false;               // its loss or gradient norm was not finite, or that of a step before it in flight
   std::int64_t num_tokens = 0;
   std::int64_t num_positions = 0;    // that were computed: num_tokens and what fills the batches' capacities
   std::int64_t num_supervised = 0;
@@ -99,7 +100,7 @@ class Engine {
   std::size_t steps_in_flight() const { return in_flight_.size(); }
   // Waits for the oldest of them.
   StepResult next_result();
-  // Compares a step's first micro-batch with bf16 where it was asked to before the step, which changes no bit of the step.
+  // Compares a step's first micro-batch with bf16 where it was asked to before the step, and changes no bit of the step.
   // Null without EngineOptions::shadow_check.
   ShadowCheck* shadow() { return shadow_.get(); }
   // What stream() is given from now on finds the weights that the step enqueued last leaves. Also without: once every

@@ -56,6 +56,7 @@ constexpr ResumeSetting kFlags[] = {
     {"eval_interval_steps", ResumeRule::open},
     {"eval_answers", ResumeRule::open},
     {"eval_answer_tokens", ResumeRule::open},
+    {"on_nonfinite", ResumeRule::open},
     {"seed", ResumeRule::same, "order and rounding would be others"},
     // Optimizer.
     {"learning_rate", ResumeRule::noted},

@@ -77,10 +77,13 @@ MetricValues ShadowReport::values() const {
 }
 
 std::string ShadowReport::text() const {
-  if (num_supervised == 0) return fmt::format("step {} against bf16: its first micro-batch has no supervised token", step);
+  if (num_supervised == 0)
+    return fmt::format("step {} against bf16: its first micro-batch has no supervised token", step);
   const std::string lowest = worst.empty() ? "" : fmt::format(" (lowest {:.4f}, {})", worst_cosine, worst);
-  return fmt::format("step {} against bf16: loss {:.4f}, {:.4f} in bf16 ({:+.2f} %); gradient's cosine {:.4f}{}, its norm {:+.1f} %", step,
-                     loss, reference_loss, 100 * (loss / reference_loss - 1), gradient.cosine, lowest, 100 * gradient.norm_difference);
+  return fmt::format(
+      "step {} against bf16: loss {:.4f}, {:.4f} in bf16 ({:+.2f} %); gradient's cosine {:.4f}{}, its norm {:+.1f} %",
+      step, loss, reference_loss, 100 * (loss / reference_loss - 1), gradient.cosine, lowest,
+      100 * gradient.norm_difference);
 }
 
 ShadowCheck::ShadowCheck(const WeightTable& table, Backend& backend, Stream& stream)
@@ -148,12 +151,14 @@ ShadowReport ShadowCheck::take() {
   std::size_t tensor = 0;
   for (const ParamSpec& spec : table_.params()) {
     for (const WeightSlice& slice : spec.slices) {
-      const GradientSums sums{found(Pass::own, tensor).grad_sum_squares, found(Pass::reference, tensor).grad_sum_squares,
+      const GradientSums sums{found(Pass::own, tensor).grad_sum_squares,
+                              found(Pass::reference, tensor).grad_sum_squares,
                               found(Pass::both, tensor).grad_sum_squares};
       ++tensor;
       whole += sums;
       const std::string kind = kind_of(spec, slice);
-      const auto of_kind = std::find_if(kinds.begin(), kinds.end(), [&](const auto& entry) { return entry.first == kind; });
+      const auto of_kind =
+          std::find_if(kinds.begin(), kinds.end(), [&](const auto& entry) { return entry.first == kind; });
       if (of_kind == kinds.end()) {
         kinds.emplace_back(kind, sums);
       } else {

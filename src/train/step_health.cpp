@@ -90,8 +90,11 @@ StepHealth::StepHealth(Engine& engine) : engine_(engine), pieces_(weight_pieces(
   passed_ = engine.backend().create_event(EventKind::ordering);
 }
 
-StepHealth::~StepHealth() {
-  if (pending_) engine_.backend().synchronize(*passed_);  // the device still writes into staging_
+StepHealth::~StepHealth() { drop(); }  // the device still writes into staging_
+
+void StepHealth::drop() {
+  if (pending_) engine_.backend().synchronize(*passed_);
+  pending_ = false;
 }
 
 void StepHealth::sample_weights(std::byte* to) {
@@ -172,8 +175,7 @@ double StepHealth::weights_changed() const {
 
 StepHealthReport StepHealth::take() {
   CHECK(pending_, "no step has been looked at");
-  engine_.backend().synchronize(*passed_);
-  pending_ = false;
+  drop();
   StepHealthReport report;
   report.step = step_;
   report.weights_changed = weights_changed();

@@ -53,6 +53,8 @@ class StepHealth : private OpObserver {
   std::int64_t step() const { return step_; }
   // Waits until the device has passed the step.
   StepHealthReport take();
+  // Forgets it: the step is done again.
+  void drop();
 
  private:
   struct Matrix;

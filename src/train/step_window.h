@@ -19,9 +19,10 @@ struct StepWindow {
     steps += 1;
     tokens += result.num_tokens;
     positions += result.num_positions;
+    seconds += step_seconds;
+    if (!result.ok) return;  // nothing was learnt
     supervised += result.num_supervised;
     loss_sum += result.loss * static_cast<double>(result.num_supervised);
-    seconds += step_seconds;
   }
 };
 

@@ -14,7 +14,6 @@
 #include "report/text_table.h"
 #include "train/interrupt.h"
 #include "train/memory_advice.h"
-#include "train/non_finite.h"
 
 namespace llmfp8 {
 namespace {
@@ -53,9 +52,6 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
 
 std::string counted(std::int64_t n, std::string_view noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
 
-// The sign of a NaN says nothing to a user.
-std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
-
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, nlohmann::ordered_json flags, Console& console)
@@ -86,6 +82,7 @@ void Trainer::open() {
   schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
 
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_, backend_->capabilities()));
+  steps_ = std::make_unique<StepQueue>(*engine_, [this](const StepQueue::Step& step) { enqueue(step); });
   throw_if_interrupted();
   for (const MemoryLine& line : engine_->memory()) device_bytes_ += static_cast<double>(line.bytes);
   export_ = ExportSpec::of(*inputs_.model, engine_->params().table());
@@ -191,6 +188,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   json["rows"] = {{"train", inputs_.rows->train.rows()}, {"held_out", inputs_.rows->held_out.rows()}, {"left_out", inputs_.rows->dropped()},
                   {"truncated", inputs_.rows->train.truncated_rows()}};
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
+  if (!skipped_steps_.empty()) json["skipped_steps"] = skipped_steps_;
   json["checkpoints"] = {{"failed_steps", saver_->failed()}, {"beside_training", !saver_->waited_for_files()}};
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
   metrics_.describe(json);
@@ -236,7 +234,8 @@ void Trainer::train_epoch(std::int64_t epoch) {
   last_result_ = now_seconds();
   for (std::int64_t s = cursor_.step; s < end && !interrupted(); ++s) {
     wait_for_save();
-    enqueue(ahead.next());
+    const std::int64_t before = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
+    steps_->push({before + 1, learning_rate(schedule_, before), ahead.next()});
     const std::int64_t enqueued = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight());
     // What is saved or evaluated must be the state of that step.
     const auto is_due = [&](std::int64_t interval) { return interval > 0 && enqueued % interval == 0; };
@@ -251,31 +250,28 @@ void Trainer::train_epoch(std::int64_t epoch) {
   while (engine_->steps_in_flight() > 0) take_result();
 }
 
-void Trainer::enqueue(std::vector<HostBatch> micro_batches) {
-  const double rate = learning_rate(schedule_, global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()));
-  const std::int64_t step = global_step_ + static_cast<std::int64_t>(engine_->steps_in_flight()) + 1;
+void Trainer::enqueue(const StepQueue::Step& step) {
   // The first step begins with a calibration, whose codes are not those of a step.
-  const bool is_looked_at = health_ && step > 1 && step % config_.health_interval == 0;
+  const bool is_looked_at = health_ && step.number > 1 && step.number % config_.health_interval == 0;
   if (is_looked_at && health_->is_pending()) log_health();
-  if (is_looked_at) health_->begin_step(step);
+  if (is_looked_at) health_->begin_step(step.number);
   ShadowCheck* const shadow = engine_->shadow();
-  if (shadow != nullptr && step % config_.shadow_check_interval == 0) {
+  if (shadow != nullptr && step.number % config_.shadow_check_interval == 0) {
     if (shadow->is_pending()) log_shadow();
-    shadow->ask(step);
+    shadow->ask(step.number);
   }
-  engine_->enqueue_step(micro_batches, rate, config_.max_grad_norm);
+  engine_->enqueue_step(step.micro_batches, step.learning_rate, config_.max_grad_norm);
   if (is_looked_at) health_->end_step();
-  rates_.push_back(rate);
-  if (config_.debug_mode) batches_.push_back(std::move(micro_batches));
 }
 
 void Trainer::take_result() {
-  const StepResult result = engine_->next_result();
-  const double rate = rates_.front(), arrived = now_seconds(), seconds = arrived - last_result_;
-  rates_.pop_front();
-  if (result.num_supervised > 0 && !result.ok) stop_not_finite(result);
-  if (!batches_.empty()) batches_.pop_front();
-  after_step(result, rate, seconds);
+  const StepQueue::Done done = steps_->pop();
+  const double arrived = now_seconds(), seconds = arrived - last_result_;
+  if (done.result.halted) {
+    step_not_finite(done, seconds);
+  } else {
+    after_step(done.result, done.step.learning_rate, seconds);
+  }
   // Logging and saving are no part of a step, unless the device worked at the next one meanwhile.
   last_result_ = engine_->steps_in_flight() > 0 ? arrived : now_seconds();
 }
@@ -283,12 +279,12 @@ void Trainer::take_result() {
 void Trainer::after_step(const StepResult& result, double learning_rate, double seconds) {
   ++global_step_;
   ++cursor_.step;
-  const bool is_learnt = result.num_supervised > 0;
+  const bool is_learnt = result.ok;
   // Possible where only completions are learnt and truncation cut them all off.
-  if (!is_learnt) log::warning("step {} has no supervised token: nothing was learnt from it", global_step_);
+  if (!is_learnt && !result.halted) log::warning("step {} has no supervised token: nothing was learnt from it", global_step_);
   train_seconds_ += seconds;
   train_tokens_ += result.num_tokens;
-  train_supervised_ += result.num_supervised;
+  if (is_learnt) train_supervised_ += result.num_supervised;
   window_.add(result, seconds);
   epoch_.add(result, seconds);
   if (is_learnt) stability_.add(result.loss, result.grad_norm, learning_rate);
@@ -316,8 +312,9 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
   const StepWindow& w = window_;
   const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
-  // A step without labels has no loss and no gradient: their names are left out.
-  const auto learnt = [&](std::string_view name) { return result.num_supervised > 0 ? name : std::string_view(); };
+  // A step without labels has no loss and no gradient, nor has one that was skipped: their names are left out.
+  const auto learnt = [&](std::string_view name) { return result.ok ? name : std::string_view(); };
+  const bool skips = config_.on_nonfinite == OnNonFinite::skip;
   metrics_.log(global_step_, {{learnt(names_.loss), result.loss},
                               {learnt(names_.perplexity), std::exp(result.loss)},
                               {names_.learning_rate, learning_rate},
@@ -332,35 +329,12 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
                               {names_.supervised_tokens_per_second, static_cast<double>(w.supervised) / w.seconds},
                               {names_.useful_share, static_cast<double>(w.tokens) / static_cast<double>(w.positions)},
                               {names_.eta_s, eta},
+                              {skips ? names_.skipped_steps : std::string_view(), static_cast<double>(skipped_steps_.size())},
                               {names_.fp8_gemm_share, engine_->ledger().fp8_share()},
                               {learnt(names_.stability_loss), result.loss},
                               {learnt(names_.stability_gradient_norm), result.grad_norm},
                               {learnt(names_.stability_learning_rate), learning_rate}});
   window_ = StepWindow();
-}
-
-void Trainer::stop_not_finite(const StepResult& result) {
-  while (engine_->steps_in_flight() > 0) engine_->next_result();  // they changed nothing
-  const std::string why = why_not_finite();
-  // Before the first step there is no state but the model that was given; an earlier run's model stays.
-  if (learnt_steps_ == 0) {
-    console_.finish();
-    folder_.write_run(run_json("stopped: not finite"));
-    fail("--model_name {}: loss {} or gradient norm {} of step {} is not finite; nothing has been trained or saved (are the weights finite?); {}",
-         config_.model_name, number_text(result.loss), number_text(result.grad_norm), global_step_ + 1, why);
-  }
-  if (config_.save_interval > 0) save_checkpoint();
-  save("last good state");
-  metrics_.text("state", "stopped: not finite");
-  metrics_.finish();
-  folder_.write_run(run_json("stopped: not finite"));
-  fail("step {}: loss {} or gradient norm {} is not finite; stopped, and the weights of step {} are saved in {}; {}", global_step_ + 1,
-       number_text(result.loss), number_text(result.grad_norm), global_step_, folder_.path().string(), why);
-}
-
-std::string Trainer::why_not_finite() {
-  if (!config_.debug_mode) return "--debug_mode names the operation";
-  return fmt::format("step {} is not finite: {}", global_step_ + 1, explain_not_finite(*engine_, batches_.front()));
 }
 
 // Nothing can be read from the device any more: what is kept is what lies on disk.
@@ -388,8 +362,12 @@ void Trainer::finish() {
   if (learnt_steps_ == 0) {
     console_.finish();
     folder_.write_run(run_json(stopped ? "stopped by a signal" : "stopped: nothing learnt"));
-    if (!stopped) fail("not one of {} has a supervised token: nothing was learnt or saved (see --loss_on, --max_seq_length)",
-                       counted(global_step_, "step"));
+    if (!stopped) {
+      CHECK(skipped_steps_.empty(),
+            "not one of {} was learnt from: {} skipped as not finite (are the weights finite?); nothing was saved",
+            counted(global_step_, "step"), skipped_steps_.size());
+      fail("not one of {} has a supervised token: nothing was learnt or saved (see --loss_on, --max_seq_length)", counted(global_step_, "step"));
+    }
     log::info("stopped before the first step; nothing was saved");
     return;
   }
@@ -404,6 +382,7 @@ void Trainer::finish() {
                    train_seconds_ > 0 ? static_cast<double>(train_supervised_) / train_seconds_ : 0.0);
   metrics_.summary("train_seconds", train_seconds_);
   metrics_.summary("wall_seconds", now_seconds() - started_);
+  if (config_.on_nonfinite == OnNonFinite::skip) metrics_.summary("skipped_steps", static_cast<double>(skipped_steps_.size()));
   metrics_.summary("loss_spikes", static_cast<double>(loss_watch_.spikes()));
   metrics_.summary("fp8_gemm_share", engine_->ledger().fp8_share());
   if (evaluated_step_ >= 0) metrics_.summary(names_.eval_loss, last_eval_loss_);
@@ -412,9 +391,11 @@ void Trainer::finish() {
   metrics_.text("device", backend_->capabilities().device);
   metrics_.finish();
   folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
-  log::result("{}: {} and {} tokens in {} ({:.0f} tokens/s){}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
+  log::result("{}: {} and {} tokens in {} ({:.0f} tokens/s){}{}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
             train_tokens_, duration_text(now_seconds() - started_), static_cast<double>(train_tokens_) / train_seconds_,
-            evaluated_step_ >= 0 ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "", folder_.metrics_file().string());
+            evaluated_step_ >= 0 ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "",
+            skipped_steps_.empty() ? "" : fmt::format(", {} skipped as not finite", counted(std::ssize(skipped_steps_), "step")),
+            folder_.metrics_file().string());
 }
 
 }  // namespace llmfp8

@@ -1,7 +1,6 @@
 // Trainer: a whole run, from a configuration to a saved model. Called by the mains through cli/run_training.
 #pragma once
 
-#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,6 +26,7 @@
 #include "train/run_folder.h"
 #include "train/run_inputs.h"
 #include "train/step_health.h"
+#include "train/step_queue.h"
 #include "train/step_window.h"
 
 namespace llmfp8 {
@@ -50,8 +50,8 @@ class Trainer {
   nlohmann::ordered_json& logger_state() { return logger_state_; }
   const Capabilities& device() const { return backend_->capabilities(); }
 
-  // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when a step is not
-  // finite (the last good state has then been saved) or nothing was learnt, DeviceFailed with what is kept when the device was lost.
+  // Trains, evaluates and saves; with --dry_run only looks, says and changes nothing. Throws Error when --on_nonfinite ends
+  // it at a step (the last good state has then been saved) or nothing was learnt, DeviceFailed with what is kept when the device was lost.
   void run();
 
  private:
@@ -63,7 +63,7 @@ class Trainer {
   void print_multi_gpu_header() const;
   void print_epoch(std::int64_t epoch) const;
   void train_epoch(std::int64_t epoch);
-  void enqueue(std::vector<HostBatch> micro_batches);
+  void enqueue(const StepQueue::Step& step);
   void take_result();
   void after_step(const StepResult& result, double learning_rate, double seconds);
   void log_health();
@@ -72,8 +72,11 @@ class Trainer {
   void log_step(const StepResult& result, double learning_rate, double seconds);
   void evaluate(double epoch);
   void evaluate_answers();
-  void stop_not_finite(const StepResult& result);
-  std::string why_not_finite();
+  // In trainer_not_finite.cpp.
+  void step_not_finite(const StepQueue::Done& done, double seconds);
+  [[noreturn]] void stop_not_finite(const StepQueue::Done& done);
+  std::string why_not_finite(const StepQueue::Step& step);
+  std::size_t skipped_before(std::int64_t step) const;
   void stop_device_failed(const DeviceFailed& error);
   void save(const char* why);
   void finish();
@@ -113,8 +116,8 @@ class Trainer {
   std::int64_t learnt_steps_ = 0;    // of them, those with a supervised token
   Cursor cursor_;                    // the next step to do; behind an epoch's last step until the epoch has been evaluated
   StepWindow window_, epoch_;        // since a log; since the epoch began
-  std::deque<double> rates_;         // learning rates of the steps in flight
-  std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
+  std::unique_ptr<StepQueue> steps_;         // in flight
+  std::vector<std::int64_t> skipped_steps_;  // ascending; with --on_nonfinite skip alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
   double device_bytes_ = 0;          // allocated before step 1; it stays
   double started_ = 0;               // seconds, steady clock

@@ -103,6 +103,7 @@ Json Trainer::checkpoint_state() {
                 {"epoch", to_json(epoch_)},
                 {"metrics_bytes", bytes_of(folder_.metrics_file())},
                 {"health_bytes", bytes_of(folder_.health_file())},
+                {"skipped_steps", skipped_steps_},
                 {"resumed_from_steps", resumed_from_},
                 {"logger_state", logger_state_},
                 {"ran", what_runs()},
@@ -163,6 +164,7 @@ void Trainer::resume() {
     epoch_ = window_from(state.at("epoch"));
     engine_->ledger().set_records(records_from(state.at("products")));
     stability_.restore(state.at("stability"));
+    skipped_steps_ = state.value("skipped_steps", skipped_steps_);  // versions without --on_nonfinite have none
     resumed_from_ = state.at("resumed_from_steps").get<std::vector<std::int64_t>>();
     logger_state_ = state.at("logger_state");
   } catch (const Json::exception& error) {

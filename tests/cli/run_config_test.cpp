@@ -328,6 +328,7 @@ TEST(Warnings, Fp8FlagsWithoutFp8) {
             std::vector<std::string>{"--shadow_check_interval 5 has no effect with --mixed_precision bf16"});
   EXPECT_TRUE(warnings("--shadow_check_interval 5 --mixed_precision fp8").empty());
   EXPECT_TRUE(warnings("--shadow_check_interval 0").empty());
+  EXPECT_TRUE(warnings("--on_nonfinite skip").empty());
 }
 
 TEST(Warnings, WhatHasNoEffect) {

@@ -157,6 +157,81 @@ TEST(BadRun, LossThatBecomesInfiniteKeepsTheLastGoodState) {
   expect_no_remains(shop.output());
 }
 
+TEST(BadRun, AStepThatIsNotFiniteStopsOrIsSkipped) {
+  Workshop shop;
+  shop.poison_row(11);
+  const Args fp8 = {"--mixed_precision", "fp8", "--learning_rate", "1e-3", "--num_epochs", "2"};
+  const auto with = [&](const char* folder, const Args& more) {
+    Args flags = fp8;
+    flags.insert(flags.end(), more.begin(), more.end());
+    flags.insert(flags.end(), {"--output_dir", shop.path(folder).string()});
+    return run_program("train_fp8", shop.args(flags));
+  };
+  expect_error(with("stop", {}), 1, {"loss nan or gradient norm nan is not finite; stopped, and the weights of step", "saved in"});
+  EXPECT_FALSE(read_json(shop.path("stop") / "run.json").contains("skipped_steps"));
+
+  const Finished run = with("skip", {"--on_nonfinite", "skip"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const fs::path out = shop.path("skip");
+  const std::vector<std::int64_t> skipped = read_json(out / "run.json").at("skipped_steps");
+  ASSERT_EQ(skipped.size(), 2u);  // once in each epoch
+  EXPECT_GT(skipped[0], 1);
+  EXPECT_GT(skipped[1], 9);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const std::string line = "warning: step " + std::to_string(skipped[i]) + ": loss nan or gradient norm nan is not finite; skipped, " +
+                             std::to_string(i + 1) + " so far (4 rows of the data set (";
+    EXPECT_EQ(run.count(line), 1u) << line << "\n" << run.err;
+  }
+  EXPECT_EQ(run.count("warning:"), 2u) << run.err;
+  EXPECT_TRUE(run.says("done: 18 steps") && run.says(", 2 steps skipped as not finite")) << run.err;
+  EXPECT_EQ(read_json(out / "run.json").at("state"), "finished");
+  EXPECT_EQ(read_json(out / "run.json").at("steps").at("done"), 18);
+  EXPECT_EQ(read_json(out / "summary.json").at("skipped_steps"), 2);
+  const std::vector<double> counts = metric(out, "Train/SkippedSteps");
+  ASSERT_EQ(counts.size(), 18u);
+  EXPECT_EQ(counts[static_cast<std::size_t>(skipped[0]) - 2], 0);
+  EXPECT_EQ(counts[static_cast<std::size_t>(skipped[0]) - 1], 1);
+  EXPECT_EQ(counts.back(), 2);
+  EXPECT_EQ(metric(out, "Train/Loss").size(), 16u);  // a skipped step has none
+  EXPECT_EQ(metric(out, "Train/LearningRate").size(), 18u);
+  // Until then it is the run that stops.
+  const std::vector<double> before = metric(shop.path("stop"), "Train/Loss"), losses = metric(out, "Train/Loss");
+  ASSERT_EQ(static_cast<std::int64_t>(before.size()), skipped[0] - 1);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), losses.begin()));
+
+  // Looks at every step, the skipped ones too, change nothing.
+  const Finished watched = with("watched", {"--on_nonfinite", "skip", "--health_interval", "1", "--shadow_check_interval", "1", "--debug_mode"});
+  EXPECT_EQ(watched.code, 0) << watched.err;
+  EXPECT_EQ(watched.count("is not finite: weight model.embed_tokens.weight"), 2u) << watched.err;
+  EXPECT_EQ(watched.count("against bf16: loss nan"), 2u) << watched.err;
+  EXPECT_EQ(read_bytes(out / "model.safetensors"), read_bytes(shop.path("watched") / "model.safetensors"));
+  EXPECT_EQ(losses, metric(shop.path("watched"), "Train/Loss"));
+}
+
+TEST(BadRun, TenStepsInARowAreNotSkipped) {
+  Workshop shop;
+  const Finished run = run_program("train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0",
+                                                           "--num_epochs", "4", "--on_nonfinite", "skip"}));
+  expect_error(run, 1, {"is not finite, as in the 9 steps before it, which --on_nonfinite skip has left out; stopped", "saved in"});
+  const nlohmann::json json = read_json(shop.output() / "run.json");
+  EXPECT_EQ(json.at("state"), "stopped: not finite");
+  EXPECT_EQ(json.at("skipped_steps").size(), 9u);
+  EXPECT_EQ(json.at("skipped_steps").back(), json.at("steps").at("done"));
+  // Taken up again, the tenth is still the tenth.
+  const Finished again = run_program("train_fp8", shop.args({"--learning_rate", "1e38", "--lr_scheduler", "constant", "--max_grad_norm", "0",
+                                                             "--num_epochs", "4", "--on_nonfinite", "skip", "--resume"}));
+  expect_error(again, 1, {"as in the 9 steps before it"});
+  EXPECT_EQ(again.count("; skipped, "), 0u) << again.err;
+
+  Workshop nan;
+  put_nan(nan.path("model"));
+  expect_error(run_program("train_fp8", nan.args({"--num_epochs", "2", "--on_nonfinite", "skip"})), 1,
+               {"of step 10 is not finite, as in the 9 steps before it", "nothing has been trained or saved"});
+  expect_error(run_program("train_fp8", nan.args({"--on_nonfinite", "skip"})), 1,
+               {"not one of 9 steps was learnt from: 9 skipped as not finite"});
+  EXPECT_FALSE(fs::exists(nan.output() / "model.safetensors"));
+}
+
 TEST(BadRun, SequenceOfOneToken) {
   Workshop shop;
   expect_error(run_program("train_fp8", shop.args({"--max_seq_length", "1"})), 1, {"supervised", "max_seq_length 1"});

@@ -97,7 +97,7 @@ void expect_same_run(const fs::path& wanted, const fs::path& found, Compare comp
   EXPECT_EQ(read_bytes(a / "training_state.safetensors"), read_bytes(b / "training_state.safetensors"));
   const nlohmann::json json_a = read_json(a / "state.json"), json_b = read_json(b / "state.json");
   for (const char* name : {"step", "learnt_steps", "cursor", "engine", "train_tokens", "train_supervised",
-                           "evaluated_step", "last_eval_loss", "stability", "best_loss"}) {
+                           "evaluated_step", "skipped_steps", "last_eval_loss", "stability", "best_loss"}) {
     EXPECT_EQ(json_a.contains(name) ? json_a.at(name) : nlohmann::json(),
               json_b.contains(name) ? json_b.at(name) : nlohmann::json())
         << name;

@@ -55,6 +55,25 @@ TEST(Resume, AnyCheckpointLeadsToTheSameBits) {
   }
 }
 
+// From before a skipped step, from behind it, and from it.
+TEST(Resume, OverASkippedStep) {
+  Workshop shop;
+  shop.poison_row(11);
+  const Args flags = saving_flags({"--mixed_precision", "fp8", "--on_nonfinite", "skip", "--save_interval", "1", "--num_epochs", "2"});
+  run_well("train_fp8", shop.args(flags));
+  const std::vector<std::int64_t> skipped = read_json(shop.output() / "run.json").at("skipped_steps");
+  ASSERT_EQ(skipped.size(), 2u);
+  for (const std::int64_t step : {skipped[0] - 1, skipped[0], skipped[0] + 1, skipped[1]}) {
+    SCOPED_TRACE(step);
+    const fs::path cut = copy_until(shop.output(), shop.path("cut"), step);
+    Args again = flags;
+    again.insert(again.end(), {"--resume", "auto", "--output_dir", cut.string()});
+    run_well("train_fp8", shop.args(again));
+    expect_same_run(shop.output(), cut);
+    EXPECT_EQ(read_json(cut / "run.json").at("skipped_steps").get<std::vector<std::int64_t>>(), skipped);
+  }
+}
+
 TEST(Resume, EveryStepOfTwoEpochs) {
   Workshop shop;
   const Args flags = saving_flags({"--mixed_precision", "fp8", "--save_interval", "1", "--num_epochs", "2"});

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <stdexcept>
 
 namespace llmfp8::testing {
@@ -109,6 +110,26 @@ fs::path Workshop::model(const std::string& golden, const std::string& name) {
   Json config = {{"bos_token", qwen ? Json(nullptr) : Json(specials[0])}, {"eos_token", specials.back()}};
   write_bytes(folder / "tokenizer_config.json", config.dump(1));
   return folder;
+}
+
+void Workshop::poison_row(int row) {
+  const fs::path file = model("llama_untied") / "model.safetensors";
+  Safetensors weights = Safetensors::read(file);
+  const Json& embedding = weights.header.at("model.embed_tokens.weight");
+  const std::size_t row_bytes = embedding.at("shape").at(1).get<std::size_t>() * sizeof(float);
+  const float infinity = std::numeric_limits<float>::infinity();
+  // The tokenizer's ids are the bytes.
+  const std::size_t at = embedding.at("data_offsets").at(0).get<std::size_t>() + std::size_t{'@'} * row_bytes;
+  std::memcpy(weights.data.data() + at, &infinity, sizeof infinity);
+  weights.write(file);
+
+  std::string text;
+  int number = 0;
+  for (nlohmann::json line : read_jsonl(path("rows.jsonl"))) {
+    if (number++ == row) line["text"] = line["text"].get<std::string>().insert(0, 1, '@');
+    text += line.dump() + "\n";
+  }
+  write_bytes(path("rows.jsonl"), text);
 }
 
 fs::path Workshop::text_rows(int rows, const std::string& name) {

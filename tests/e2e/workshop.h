@@ -40,6 +40,9 @@ class Workshop {
   std::filesystem::path path(const std::string& name) const { return folder_.path() / name; }
   // A model folder: golden weights ("llama_tied", "llama_untied", "qwen2"), config and a tokenizer.
   std::filesystem::path model(const std::string& golden, const std::string& name = "model");
+  // Makes `model` an untied one with a token, "@", whose embedding is infinite, and puts it into a row of rows.jsonl: the step
+  // that learns from that row is not finite, and no other.
+  void poison_row(int row);
   // {"text": …} rows: sums, "3+4=7", so that there is something to learn.
   std::filesystem::path text_rows(int rows, const std::string& name = "rows.jsonl");
   // The columns of the math data set.

@@ -23,26 +23,6 @@ EngineOptions bf16_options(RecipeKind recipe) {
   return options;
 }
 
-ModelConfig config_of(const std::string& model) { return open_model(model_dir(model))->config(); }
-
-// Engines of one model for the same batches.
-struct Fixture {
-  std::unique_ptr<Backend> backend = create_cpu_backend();
-  std::string model;
-  std::vector<ParityBatch> batches;
-  BatchLimits limits;
-
-  Fixture(std::string model_, const std::vector<std::vector<std::int64_t>>& lengths) : model(std::move(model_)) {
-    const ModelConfig config = config_of(model);
-    for (std::size_t i = 0; i < lengths.size(); ++i) batches.push_back(random_batch(config, lengths[i], 100 + i));
-    limits = align_batches(batches);
-  }
-  std::unique_ptr<Engine> engine(const EngineOptions& options) {
-    return golden_engine(*backend, model_dir(model), options, limits);
-  }
-  std::span<const HostBatch> batch(std::size_t i) const { return {&batches[i].host, 1}; }
-};
-
 std::vector<float> values_of(Engine& engine, const Tensor& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.numel()));
   engine.backend().copy_to_host(values.data(), tensor.data, tensor.bytes(), engine.stream());
@@ -52,22 +32,7 @@ std::vector<float> values_of(Engine& engine, const Tensor& tensor) {
 
 // ---- a bad step
 
-// Stands for a rank that sends NaN.
-class PoisonedReducer : public RankReducer {
- public:
-  explicit PoisonedReducer(Engine& engine) : engine_(engine) {}
-  void max_amaxes(const Tensor&) override {}
-  void sum_squares(StepScalars*) override {}
-  void sum_gradients(GradTarget&, StepScalars*) override {
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    const Tensor& grad = engine_.grads().grad(engine_.params().table().find(ParamKind::down, 1).index);
-    engine_.backend().copy_to_device(grad.as<float>() + 17, &nan, sizeof nan, engine_.stream());
-    engine_.backend().synchronize(engine_.stream());
-  }
-
- private:
-  Engine& engine_;
-};
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 void check_bad_step(const EngineOptions& options, const std::string& what) {
   Fixture setup("llama_untied", {{40, 30, 20}, {50, 11}});
@@ -77,7 +42,7 @@ void check_bad_step(const EngineOptions& options, const std::string& what) {
     ASSERT_TRUE(untouched->train_step(setup.batch(step % 2), 1e-3, 1.0).ok);
   }
   const State before = state_bytes(*engine);
-  PoisonedReducer poison(*engine);
+  PoisonedReducer poison(*engine, ParamKind::down, 17, kNan);
   engine->set_reducer(&poison);
   const StepResult bad = engine->train_step(setup.batch(1), 1e-3, 1.0);
   EXPECT_FALSE(bad.ok) << what;
@@ -102,7 +67,7 @@ TEST(BadStep, StepsEnqueuedBehindItChangeNothingEither) {
   ASSERT_TRUE(engine->train_step(setup.batch(0), 1e-3, 1.0).ok);
   ASSERT_TRUE(untouched->train_step(setup.batch(0), 1e-3, 1.0).ok);
   const State before = state_bytes(*engine);
-  PoisonedReducer poison(*engine);
+  PoisonedReducer poison(*engine, ParamKind::down, 17, kNan);
   engine->set_reducer(&poison);
   engine->enqueue_step(setup.batch(1), 1e-3, 1.0);
   engine->set_reducer(nullptr);

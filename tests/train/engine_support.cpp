@@ -60,6 +60,18 @@ ParityBatch random_batch(const ModelConfig& config, const std::vector<std::int64
   return batch;
 }
 
+Fixture::Fixture(std::string model_, const std::vector<std::vector<std::int64_t>>& lengths) : model(std::move(model_)) {
+  const ModelConfig config = config_of(model);
+  for (std::size_t i = 0; i < lengths.size(); ++i) batches.push_back(random_batch(config, lengths[i], 100 + i));
+  limits = align_batches(batches);
+}
+
+void PoisonedReducer::sum_gradients(GradTarget&, StepScalars*) {
+  const Tensor& grad = engine_.grads().grad(engine_.params().table().find(kind_, 1).index);
+  engine_.backend().copy_to_device(grad.as<float>() + element_, &value_, sizeof value_, engine_.stream());
+  engine_.backend().synchronize(engine_.stream());
+}
+
 std::vector<std::vector<std::byte>> state_bytes(Engine& engine) {
   std::vector<std::vector<std::byte>> state;
   const auto add = [&](const Tensor& tensor) {

@@ -90,8 +90,40 @@ inline std::unique_ptr<Engine> golden_engine(Backend& backend, const std::filesy
   return engine;
 }
 
+inline ModelConfig config_of(const std::string& model) { return open_model(model_dir(model))->config(); }
+
 // Documents of these lengths with random tokens; about every fifth token is not learnt.
 ParityBatch random_batch(const ModelConfig& config, const std::vector<std::int64_t>& lengths, std::uint64_t seed);
+
+// Engines of one golden model for the same batches, one a list of lengths.
+struct Fixture {
+  std::unique_ptr<Backend> backend = create_cpu_backend();
+  std::string model;
+  std::vector<ParityBatch> batches;
+  BatchLimits limits;
+
+  Fixture(std::string model_, const std::vector<std::vector<std::int64_t>>& lengths);
+  std::unique_ptr<Engine> engine(const EngineOptions& options) {
+    return golden_engine(*backend, model_dir(model), options, limits);
+  }
+  std::span<const HostBatch> batch(std::size_t i) const { return {&batches[i].host, 1}; }
+};
+
+// Stands for a rank that sends a value that is not finite: element of a parameter's gradient, in layer 1.
+class PoisonedReducer : public RankReducer {
+ public:
+  PoisonedReducer(Engine& engine, ParamKind kind, std::int64_t element, float value)
+      : engine_(engine), kind_(kind), element_(element), value_(value) {}
+  void max_amaxes(const Tensor&) override {}
+  void sum_squares(StepScalars*) override {}
+  void sum_gradients(GradTarget&, StepScalars*) override;
+
+ private:
+  Engine& engine_;
+  ParamKind kind_;
+  std::int64_t element_;
+  float value_;
+};
 
 // All that a step may change, as bytes.
 std::vector<std::vector<std::byte>> state_bytes(Engine& engine);

@@ -82,25 +82,10 @@ TEST(NonFinite, OverflowDeepInTheForwardPassIsFoundAtItsOperation) {
   expect_parts(run.explanation(), {"model.layers.1.mlp.down_proj, gemm fprop [128 x ", "bf16: first "});
 }
 
-// Stands for a rank that sends NaN.
-class PoisonedReducer : public RankReducer {
- public:
-  explicit PoisonedReducer(Engine& engine) : engine_(engine) {}
-  void max_amaxes(const Tensor&) override {}
-  void sum_squares(StepScalars*) override {}
-  void sum_gradients(GradTarget&, StepScalars*) override {
-    const ParamSpec& spec = engine_.params().table().find(ParamKind::qkv, 1);
-    const Tensor& grad = engine_.grads().grad(spec.index);
-    grad.as<float>()[spec.slices[1].row_begin * grad.cols() + 3] = -kInfinity;
-  }
-
- private:
-  Engine& engine_;
-};
-
 TEST(NonFinite, GradientIsNamedByItsParameter) {
   Trained run(RecipeKind::standard);
-  PoisonedReducer poison(*run.engine);
+  const ParamSpec& qkv = run.engine->params().table().find(ParamKind::qkv, 1);
+  PoisonedReducer poison(*run.engine, ParamKind::qkv, qkv.slices[1].row_begin * qkv.shape[1] + 3, -kInfinity);
   run.engine->set_reducer(&poison);
   expect_parts(run.explanation(),
                {"gradient of model.layers.1.self_attn.k_proj.weight", "f32: first infinity at [0, 3], 1 of "});

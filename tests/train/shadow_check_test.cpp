@@ -1,5 +1,5 @@
-// The shadow check: its formulas by hand, its sums against gradients read in full, that it sees a broken scale, and that a
-// step with it is the step without it.
+// The shadow check: its formulas by hand, its sums against gradients read in full, that it sees a broken scale, and that
+// a step with it is the step without it.
 #include "train/shadow_check.h"
 
 #include <limits>
@@ -81,24 +81,12 @@ TEST(ShadowReport, LeavesOutWhatIsNotKnown) {
 
 // ---- in the engine
 
-struct Shadowed {
-  std::unique_ptr<Backend> backend = create_cpu_backend();
-  std::string model;
-  std::vector<ParityBatch> batches;
-  BatchLimits limits;
+const std::vector<std::vector<std::int64_t>> kLengths = {{40, 61, 19}, {33, 10}, {50, 70}};
 
-  explicit Shadowed(std::string model_ = "llama_tied") : model(std::move(model_)) {
-    const ModelConfig config = open_model(model_dir(model))->config();
-    const std::vector<std::vector<std::int64_t>> lengths = {{40, 61, 19}, {33, 10}, {50, 70}};
-    for (std::size_t i = 0; i < lengths.size(); ++i) batches.push_back(random_batch(config, lengths[i], 100 + i));
-    limits = align_batches(batches);
-  }
-  std::unique_ptr<Engine> engine(EngineOptions options, bool with_check) {
-    options.shadow_check = with_check;
-    return golden_engine(*backend, model_dir(model), options, limits);
-  }
-  std::span<const HostBatch> first() const { return {&batches[0].host, 1}; }
-};
+EngineOptions checked(EngineOptions options) {
+  options.shadow_check = true;
+  return options;
+}
 
 EngineOptions options_of(RecipeKind recipe) {
   EngineOptions options;
@@ -121,33 +109,45 @@ std::vector<float> flat(const HfTensors& tensors, const std::string& part) {
   return all;
 }
 
+// An element s of g + b lacks g's own rounding, up to u |g|, and has one of its own, up to u |s|. So |g + b|^2 is off by at
+// most 2 u (|g + b|^2 + |g + b| |g|), which is 12 u |g| |b| where the two are about as long, and the cosine by half of it.
+double cosine_tolerance(DType dtype) { return 6 * (dtype == DType::f32 ? 0x1.0p-24 : 0x1.0p-9); }
+
 // Every number against both gradients, read from two engines with the same weights.
-TEST(ShadowCheck, SumsAreThoseOfTheGradientsReadInFull) {
+class ShadowSums : public ::testing::TestWithParam<DType> {};  // of the gradients
+INSTANTIATE_TEST_SUITE_P(GradientTypes, ShadowSums, ::testing::Values(DType::f32, DType::bf16));
+
+TEST_P(ShadowSums, AreThoseOfTheGradientsReadInFull) {
   for (const char* model : kModels) {
     for (const RecipeKind recipe : kFp8Recipes) {
       SCOPED_TRACE(fmt::format("{} {}", model, Recipe(recipe).name()));
-      Shadowed setup(model);
-      const auto checked = setup.engine(options_of(recipe), true), own = setup.engine(options_of(recipe), false),
-                 bf16 = setup.engine(options_of(RecipeKind::none), false);
-      const StepResult own_result = own->gradients(setup.first()), bf16_result = bf16->gradients(setup.first());
+      Fixture setup(model, kLengths);
+      EngineOptions fp8 = options_of(recipe), high = options_of(RecipeKind::none);
+      fp8.grad_dtype = high.grad_dtype = GetParam();
+      const auto watched = setup.engine(checked(fp8)), own = setup.engine(fp8), bf16 = setup.engine(high);
+      const StepResult own_result = own->gradients(setup.batch(0)), bf16_result = bf16->gradients(setup.batch(0));
       const HfTensors g = hf_gradients(*own, 1.0), b = hf_gradients(*bf16, 1.0);
-      const ShadowReport report = checked_step(*checked, setup.first(), 1);
+      const ShadowReport report = checked_step(*watched, setup.batch(0), 1);
       EXPECT_EQ(report.loss, own_result.loss);
       EXPECT_EQ(report.reference_loss, bf16_result.loss);
       EXPECT_EQ(report.num_supervised, own_result.num_supervised);
-      // g + b is rounded to fp32 once more: 2^-24 of each element, in a cosine some 1e-7.
-      const auto expect_match = [](const GradientMatch& found, const GradientMatch& wanted) {
-        EXPECT_NEAR(found.cosine, wanted.cosine, 3e-7);
+      const auto expect_match = [&](const GradientMatch& found, const std::vector<float>& own_values,
+                                    const std::vector<float>& bf16_values) {
+        const GradientMatch wanted = match(sums_of(own_values, bf16_values));
+        const double tolerance = cosine_tolerance(GetParam());
+        EXPECT_NEAR(found.cosine, wanted.cosine, tolerance);
         EXPECT_NEAR(found.norm_difference, wanted.norm_difference, 1e-9);
-        EXPECT_NEAR(found.difference, wanted.difference, 3e-5);  // a root of 1e-9
+        EXPECT_NEAR(found.difference * found.difference, wanted.difference * wanted.difference, 3 * tolerance);
       };
-      expect_match(report.gradient, match(sums_of(flat(g, ""), flat(b, ""))));
+      expect_match(report.gradient, flat(g, ""), flat(b, ""));
       std::size_t matrices = 0;
       double worst = 1;
       for (const auto& [kind, found] : report.kinds) {
         SCOPED_TRACE(kind);
-        const std::string part = kind.ends_with(".bias") ? kind : kind == "norm" ? "model.norm.weight" : kind + ".weight";
-        expect_match(found, match(sums_of(flat(g, part), flat(b, part))));
+        const std::string part = kind.ends_with(".bias") ? kind
+                                 : kind == "norm"        ? "model.norm.weight"
+                                                         : kind + ".weight";
+        expect_match(found, flat(g, part), flat(b, part));
       }
       for (const auto& [name, tensor] : g) {
         if (tensor.shape.rank() != 2) continue;
@@ -155,8 +155,10 @@ TEST(ShadowCheck, SumsAreThoseOfTheGradientsReadInFull) {
         worst = std::min(worst, match(sums_of(tensor.values, b.at(name).values)).cosine);
       }
       EXPECT_GT(matrices, 10u);
-      EXPECT_NEAR(report.worst_cosine, worst, 3e-7);
-      EXPECT_NEAR(match(sums_of(flat(g, report.worst), flat(b, report.worst))).cosine, worst, 3e-7) << report.worst;
+      const std::vector<float> worst_own = flat(g, report.worst), worst_bf16 = flat(b, report.worst);
+      const double tolerance = cosine_tolerance(GetParam());
+      EXPECT_NEAR(report.worst_cosine, worst, tolerance);
+      EXPECT_NEAR(match(sums_of(worst_own, worst_bf16)).cosine, worst, tolerance) << report.worst;
       // What is seen at all: FP8 is near to bf16, and is not it.
       EXPECT_GT(report.gradient.cosine, 0.9);
       EXPECT_LT(report.gradient.cosine, 0.99999);
@@ -188,44 +190,46 @@ std::vector<Case> cases() {
 TEST(ShadowCheck, ChangesNotOneByteOfTraining) {
   for (const Case& c : cases()) {
     SCOPED_TRACE(c.name);
-    Shadowed setup("llama_untied");
-    const auto checked = setup.engine(c.options, true), alone = setup.engine(c.options, false);
+    Fixture setup("llama_untied", kLengths);
+    const auto watched = setup.engine(checked(c.options)), alone = setup.engine(c.options);
     std::vector<HostBatch> step = hosts(setup.batches);
     for (std::int64_t number = 1; number <= 6; ++number) {
-      if (number == 1 || number % 2 == 0) checked->shadow()->ask(number);
-      const StepResult found = checked->train_step(step, 1e-3, 1.0), wanted = alone->train_step(step, 1e-3, 1.0);
+      if (number == 1 || number % 2 == 0) watched->shadow()->ask(number);
+      const StepResult found = watched->train_step(step, 1e-3, 1.0), wanted = alone->train_step(step, 1e-3, 1.0);
       ASSERT_TRUE(found.ok);
       EXPECT_EQ(found.loss, wanted.loss);
       EXPECT_EQ(found.grad_norm, wanted.grad_norm);
       EXPECT_EQ(found.num_supervised, wanted.num_supervised);
-      EXPECT_EQ(state_bytes(*checked), state_bytes(*alone)) << "step " << number;
-      for (const auto& [name, tensor] : checked->state_tensors()) {
+      EXPECT_EQ(state_bytes(*watched), state_bytes(*alone)) << "step " << number;
+      for (const auto& [name, tensor] : watched->state_tensors()) {
         if (name != "fp8.amax") continue;  // of inputs and gradients too, which state_bytes leaves out
         const Tensor other = alone->fp8().history().amaxes();
         EXPECT_EQ(std::memcmp(tensor.data, other.data, tensor.bytes()), 0) << "step " << number;
       }
-      if (checked->shadow()->is_pending()) {
-        const ShadowReport report = checked->shadow()->take();
+      if (watched->shadow()->is_pending()) {
+        const ShadowReport report = watched->shadow()->take();
         EXPECT_EQ(report.step, number);
-        EXPECT_EQ(report.num_supervised, setup.batches[0].host.counts.num_supervised) << "of the first micro-batch alone";
+        EXPECT_EQ(report.num_supervised, setup.batches[0].host.counts.num_supervised)
+            << "of the first micro-batch alone";
         EXPECT_GT(report.gradient.cosine, 0.8);
       }
       std::rotate(step.begin(), step.begin() + 1, step.end());
       std::rotate(setup.batches.begin(), setup.batches.begin() + 1, setup.batches.end());
     }
-    EXPECT_EQ(checked->ledger().fp8_share(), alone->ledger().fp8_share());
-    EXPECT_EQ(checked->ledger().find({0, Product::qkv}, GemmPass::fprop).calls, 18);
+    EXPECT_EQ(watched->ledger().fp8_share(), alone->ledger().fp8_share());
+    EXPECT_EQ(watched->ledger().find({0, Product::qkv}, GemmPass::fprop).calls, 18);
   }
 }
 
 // A step that is enqueued behind a checked one overwrites neither its sums nor its loss.
 TEST(ShadowCheck, OfAStepWithAnotherEnqueuedBehindIt) {
-  Shadowed setup;
-  const auto ahead = setup.engine(options_of(RecipeKind::standard), true), waiting = setup.engine(options_of(RecipeKind::standard), true);
-  const ShadowReport wanted = checked_step(*waiting, setup.first(), 1);
+  Fixture setup("llama_tied", kLengths);
+  const auto ahead = setup.engine(checked(options_of(RecipeKind::standard))),
+             waiting = setup.engine(checked(options_of(RecipeKind::standard)));
+  const ShadowReport wanted = checked_step(*waiting, setup.batch(0), 1);
   ahead->shadow()->ask(1);
-  ahead->enqueue_step(setup.first(), 1e-3, 1.0);
-  ahead->enqueue_step({&setup.batches[1].host, 1}, 1e-3, 1.0);
+  ahead->enqueue_step(setup.batch(0), 1e-3, 1.0);
+  ahead->enqueue_step(setup.batch(1), 1e-3, 1.0);
   EXPECT_THROW(ahead->shadow()->ask(3), Error);
   const ShadowReport found = ahead->shadow()->take();
   EXPECT_EQ(found.loss, wanted.loss);
@@ -236,14 +240,14 @@ TEST(ShadowCheck, OfAStepWithAnotherEnqueuedBehindIt) {
 }
 
 TEST(ShadowCheck, SeesAScaleThatIsFarOff) {
-  Shadowed setup;
-  const auto engine = setup.engine(options_of(RecipeKind::standard), true);
-  const ShadowReport good = checked_step(*engine, setup.first(), 1);
+  Fixture setup("llama_tied", kLengths);
+  const auto engine = setup.engine(checked(options_of(RecipeKind::standard)));
+  const ShadowReport good = checked_step(*engine, setup.batch(0), 1);
   const AmaxHistory& history = engine->fp8().history();
   const int slot = history.slot({1, Product::o}, Role::gradient);
   *history.scale(slot).as<float>() *= 0x1.0p-40f;  // every value is lost
   *history.scale_inv(slot).as<float>() *= 0x1.0p40f;
-  const ShadowReport bad = checked_step(*engine, setup.first(), 2);
+  const ShadowReport bad = checked_step(*engine, setup.batch(0), 2);
   const auto cosine = [](const ShadowReport& report, const std::string& kind) {
     for (const auto& [name, m] : report.kinds)
       if (name == kind) return m.cosine;
@@ -261,23 +265,23 @@ TEST(ShadowCheck, SeesAScaleThatIsFarOff) {
 
 TEST(ShadowCheck, IsPlannedAndCostsLittle) {
   for (const Recompute level : kRecomputeLevels) {
-    Shadowed setup("llama_untied");
+    Fixture setup("llama_untied", kLengths);
     EngineOptions options = options_of(RecipeKind::standard);
     options.recompute = level;
-    const auto checked = setup.engine(options, true), alone = setup.engine(options, false);
+    const auto watched = setup.engine(checked(options)), alone = setup.engine(options);
     const auto total = [](const Engine& engine) {
       std::size_t bytes = 0;
       for (const MemoryLine& line : engine.memory()) bytes += line.bytes;
       return bytes;
     };
-    EXPECT_GT(total(*checked), total(*alone));
-    EXPECT_LT(total(*checked) - total(*alone), checked->grads().bytes() / 2) << "a second gradient would cost more";
-    checked_step(*checked, setup.first(), 1);
-    EXPECT_LE(checked->arena().high_water_bytes(), checked->arena().plan().peak_bytes());
+    EXPECT_GT(total(*watched), total(*alone));
+    EXPECT_LT(total(*watched) - total(*alone), watched->grads().bytes() / 2) << "a second gradient would cost more";
+    checked_step(*watched, setup.batch(0), 1);
+    EXPECT_LE(watched->arena().high_water_bytes(), watched->arena().plan().peak_bytes());
     EXPECT_EQ(alone->shadow(), nullptr);
   }
-  Shadowed setup;
-  EXPECT_EQ(setup.engine(options_of(RecipeKind::none), true)->shadow(), nullptr);
+  Fixture setup("llama_tied", kLengths);
+  EXPECT_EQ(setup.engine(checked(options_of(RecipeKind::none)))->shadow(), nullptr);
 }
 
 }  // namespace

@@ -88,7 +88,8 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
         const std::string role = blank == std::string::npos ? "" : name.substr(blank + 1);
         lines_of_role[role].push_back({{"key", key}, {"label", name.substr(0, blank)}});
       }
-      for (const auto& [role, lines] : lines_of_role) add_chart(fmt::format("{}-{}", id, role), fmt::format("{}, {}", title, role), lines);
+      for (const auto& [role, lines] : lines_of_role)
+        add_chart(fmt::format("{}-{}", id, role), fmt::format("{}, {}", title, role), lines);
     };
     add_health(runs[r].health.amax, "fp8_amax", "FP8 amax");
     add_health(runs[r].health.saturated_share, "fp8_saturation", "FP8 codes at the largest value");
@@ -98,7 +99,8 @@ Json page_data(std::span<const RunRecord> runs, std::size_t baseline) {
       const std::string key = "shadow_cosine/" + module;
       series[key] = columns(points, max_points);
       const std::size_t dot = module.find('.');
-      lines_of_part[dot == std::string::npos ? "other" : module.substr(0, dot)].push_back({{"key", key}, {"label", module}});
+      const std::string part = dot == std::string::npos ? "other" : module.substr(0, dot);
+      lines_of_part[part].push_back({{"key", key}, {"label", module}});
     }
     for (const auto& [part, lines] : lines_of_part)
       add_chart("shadow_cosine-" + part, fmt::format("cosine of the gradient with bf16's, {}", part), lines);
