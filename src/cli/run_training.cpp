@@ -59,7 +59,13 @@ void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   trainer.logger_state()["tensorboard_folder"] = name;
   // First what may fail outside the output folder, so that it stays as it was.
   const std::filesystem::path logs = std::filesystem::path(config.log_dir) / name;
-  metrics.add(std::make_unique<TensorboardSink>(logs));
+  auto tensorboard = std::make_unique<TensorboardSink>(logs);
+  if (continues) {
+    tensorboard->forget_from(trainer.steps_done());
+    for (const MetricRecord& record : records_of_step(trainer.folder().metrics_file(), trainer.steps_done(), trainer.kept_metrics_bytes()))
+      tensorboard->log(record);
+  }
+  metrics.add(std::move(tensorboard));
   const FileMode mode = continues ? FileMode::append : FileMode::replace;
   metrics.add(std::make_unique<JsonlSink>(trainer.folder().metrics_file(), mode, trainer.steps_done()));
   metrics.add(std::make_unique<SummarySink>(trainer.folder().summary_file()));

@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <limits>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -49,6 +51,34 @@ nlohmann::ordered_json json_number(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
   return value;
+}
+
+std::optional<double> number_from(const nlohmann::ordered_json& json) {
+  if (json.is_number()) return json.get<double>();
+  for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+                             -std::numeric_limits<double>::infinity()}) {
+    if (json == json_number(value)) return value;
+  }
+  return std::nullopt;
+}
+
+std::vector<MetricRecord> records_of_step(const std::filesystem::path& path, std::int64_t step, std::uintmax_t max_bytes) {
+  std::vector<MetricRecord> records;
+  std::ifstream file(path);
+  std::uintmax_t read = 0;
+  for (std::string line; std::getline(file, line);) {
+    read += line.size() + 1;
+    if (read > max_bytes) break;
+    const auto json = nlohmann::ordered_json::parse(line, nullptr, false);
+    if (!json.is_object() || json.value("step", nlohmann::ordered_json()) != step) continue;
+    MetricRecord record{.step = step, .time = number_from(json.value("time", nlohmann::ordered_json())).value_or(0), .values = {}};
+    for (const auto& [name, value] : json.items()) {
+      const std::optional<double> number = number_from(value);
+      if (number && name != "step" && name != "time") record.values.emplace_back(name, *number);
+    }
+    if (!record.values.empty()) records.push_back(std::move(record));
+  }
+  return records;
 }
 
 JsonlSink::JsonlSink(const std::filesystem::path& path, FileMode mode, std::int64_t last_step) : path_(path), last_step_(last_step) {

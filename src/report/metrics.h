@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -64,6 +65,9 @@ class Metrics {
 // A finite number as a number, else "NaN", "Infinity" or "-Infinity": JSON has no such numbers.
 nlohmann::ordered_json json_number(double value);
 
+// What json_number made; nothing for any other value.
+std::optional<double> number_from(const nlohmann::ordered_json& json);
+
 enum class FileMode { replace, append };  // append: a resumed run
 
 // metrics.jsonl: {"step": 50, "time": 1730000000.5, "Train/Loss": 1.25, …}, one object a line, flushed each line.
@@ -87,6 +91,9 @@ class JsonlSink : public MetricsSink {
   std::FILE* file_ = nullptr;
   std::int64_t last_step_ = 0;
 };
+
+// The records of one step among the first `max_bytes` of such a file, without texts; a broken line is left out.
+std::vector<MetricRecord> records_of_step(const std::filesystem::path& path, std::int64_t step, std::uintmax_t max_bytes);
 
 // summary.json: one object of names and values, written at finish() beside the old file and then renamed.
 class SummarySink : public MetricsSink {

@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 
 #include "core/clock.h"
@@ -76,6 +78,24 @@ void put_text(std::string& summary, std::string_view name, std::string_view valu
   put_bytes(summary, 1, entry);
 }
 
+constexpr std::string_view kFilePrefix = "events.out.tfevents.";
+
+// Seconds for the name of a new file: now, but later than any file that is there (two starts in a second, a clock set back).
+std::int64_t seconds_for_name(const std::filesystem::path& folder, std::int64_t now) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    std::int64_t seconds = 0;
+    if (!name.starts_with(kFilePrefix)) continue;
+    const char* const begin = name.data() + kFilePrefix.size();
+    const auto [end, status] = std::from_chars(begin, name.data() + name.size(), seconds);
+    // Names are compared as texts: one of another length tells nothing.
+    if (status == std::errc() && end - begin == static_cast<std::ptrdiff_t>(std::to_string(now).size()))
+      now = std::max(now, seconds + 1);
+  }
+  return now;
+}
+
 }  // namespace
 
 std::uint32_t masked_crc32c(std::string_view data) {
@@ -90,8 +110,7 @@ TensorboardSink::TensorboardSink(const std::filesystem::path& folder) {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) std::strcpy(host.data(), "localhost");
   const double now = unix_seconds();
-  path_ = folder / fmt::format("events.out.tfevents.{}.{}.{}.0", static_cast<std::int64_t>(now), host.data(), getpid());
-  // Append: two sinks of one process in the same second would share the name.
+  path_ = folder / fmt::format("{}{}.{}.{}.0", kFilePrefix, seconds_for_name(folder, static_cast<std::int64_t>(now)), host.data(), getpid());
   file_ = std::fopen(path_.c_str(), "ab");
   CHECK(file_ != nullptr, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
   std::string event;
@@ -122,14 +141,31 @@ void TensorboardSink::write_summary(std::int64_t step, double time, std::string_
   write_record(event);
 }
 
+// Event{wall_time = 1, step = 2, session_log = 7 {status = 1: START 1}}, twice: TensorBoard's server takes the first START
+// of a run for its beginning, where nothing is to be forgotten.
+void TensorboardSink::forget_from(std::int64_t step) {
+  std::string session, event;
+  put_varint_field(session, 1, 1);
+  put_double(event, 1, unix_seconds());
+  put_varint_field(event, 2, step);
+  put_bytes(event, 7, session);
+  write_record(event);
+  write_record(event);
+  last_step_ = step;
+}
+
 void TensorboardSink::log(const MetricRecord& record) {
   last_step_ = record.step;
   std::string summary;
-  for (const auto& [name, value] : record.values) put_scalar(summary, name, value);
+  for (const auto& [name, value] : record.values) {
+    put_scalar(summary, name, value);
+    curves_.insert(name);
+  }
   write_summary(record.step, record.time, summary);
 }
 
 void TensorboardSink::summary(const std::string& name, double value) {
+  if (curves_.contains(name)) return;
   std::string summary;
   put_scalar(summary, name, value);
   write_summary(last_step_, unix_seconds(), summary);

@@ -45,6 +45,8 @@ class Trainer {
   std::int64_t steps_done() const { return global_step_; }  // after a resume, those before it too
   // Whether metrics.jsonl goes on behind what the run that was resumed has written.
   bool continues_metrics() const { return resume_ != nullptr && resume_->is_own; }
+  // How much of metrics.jsonl stays after a resume; run() cuts the rest.
+  std::uintmax_t kept_metrics_bytes() const;
   // What loggers want to find again after a resume ("tensorboard_folder", a W&B run id): filled before run() by who
   // adds them, kept in every checkpoint. An object; empty in a new run.
   nlohmann::ordered_json& logger_state() { return logger_state_; }

@@ -178,6 +178,10 @@ void Trainer::resume() {
     log::warning("--resume: {}: from here on the steps are not those of a run that went through", difference);
 }
 
+std::uintmax_t Trainer::kept_metrics_bytes() const {
+  return continues_metrics() ? resume_->checkpoint.state().value("metrics_bytes", std::uintmax_t{0}) : 0;
+}
+
 // What this run does again, or replaces: it must not stand twice in metrics.jsonl, and no later run may take a
 // checkpoint of it for this one's.
 void Trainer::leave_superseded_behind() {
@@ -193,7 +197,7 @@ void Trainer::leave_superseded_behind() {
   }
   const Json& state = resume_->checkpoint.state();
   snapshots_->resume(resume_->kept, set_aside(checkpoints, resume_->superseded), state.value("best_loss", kNoLoss));
-  const auto bytes = state.value("metrics_bytes", std::uintmax_t{0});
+  const std::uintmax_t bytes = kept_metrics_bytes();
   RunFolder::cut_lines(folder_.health_file(), state.value("health_bytes", std::uintmax_t{0}));
   if (!RunFolder::cut_lines(folder_.metrics_file(), bytes)) {
     log::warning(

@@ -2,6 +2,7 @@
 // Ctrl-C, SIGTERM and SIGUSR1; and what is refused.
 #include <algorithm>
 #include <csignal>
+#include <map>
 
 #include <gtest/gtest.h>
 
@@ -115,6 +116,43 @@ TEST(Resume, SeveralTimesInARow) {
   run_well("train_fp8", shop.args(again));
   EXPECT_EQ(read_json(cut / "run.json").at("resumed_from_steps"), nlohmann::json(stops));
   expect_same_run(shop.output(), cut, Compare::without_checkpoint_names);
+}
+
+// A checkpoint at each epoch's end, before its evaluation: what is logged of that step after it is logged again. TensorBoard
+// then shows what metrics.jsonl holds, and no step twice.
+TEST(Resume, TensorboardShowsOneHistory) {
+  if (const std::string why = why_python_lacks("tensorboard.backend.event_processing.event_accumulator"); !why.empty())
+    GTEST_SKIP() << why;
+  Workshop shop;
+  const Args flags = saving_flags({"--save_interval", "9", "--max_steps", "27", "--num_epochs", "4"});
+  run_well("train_fp8", shop.args(flags));
+  fs::path last = shop.output();
+  for (const std::int64_t step : {9, 18, 9, 27}) {
+    SCOPED_TRACE(step);
+    const fs::path cut = copy_until(last, shop.path("cut" + last.filename().string()), step);
+    Args again = flags;
+    again.insert(again.end(), {"--resume", "--output_dir", cut.string()});
+    if (step == 27) again.insert(again.end(), {"--max_steps", "30"});
+    run_program("train_fp8", shop.args(again));
+    last = cut;
+  }
+  std::map<std::string, std::vector<std::pair<std::int64_t, float>>> logged;
+  for (const nlohmann::json& line : read_jsonl(last / "metrics.jsonl"))
+    for (const auto& [name, value] : line.items())
+      if (name.find('/') != std::string::npos && value.is_number()) logged[name].emplace_back(line.at("step"), value.get<float>());
+  ASSERT_EQ(logged.at("Train/Loss").size(), 30u);
+  ASSERT_EQ(logged.at("Eval/Loss").size(), 4u);
+  const fs::path folder = fs::directory_iterator(shop.logs())->path();
+  EXPECT_EQ(files_below(folder).size(), 5u);
+  const nlohmann::json shown = read_with_python("read_events.py", folder, shop.path("shown.json"));
+  for (const char* reader : {"scalars", "server"}) {
+    SCOPED_TRACE(reader);
+    for (const auto& [name, points] : logged) {
+      std::vector<std::pair<std::int64_t, float>> found;
+      for (const nlohmann::json& point : shown.at(reader).at(name)) found.emplace_back(point.at(0), point.at(1).get<float>());
+      EXPECT_EQ(found, points) << name;
+    }
+  }
 }
 
 TEST(Resume, Sigusr1SavesAndTheRunGoesOn) {

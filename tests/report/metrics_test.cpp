@@ -111,6 +111,32 @@ TEST(Metrics, EverySinkHears) {
   EXPECT_EQ(first, second);
 }
 
+// As it was logged, without texts, and no more of the file than is asked for.
+TEST(JsonlSink, RecordsOfAStepAreReadBack) {
+  const testing::TempDir folder;
+  const auto path = folder.path() / "metrics.jsonl";
+  std::uintmax_t bytes = 0;
+  {
+    Metrics metrics;
+    metrics.add(std::make_unique<JsonlSink>(path, FileMode::replace));
+    metrics.log(1, {{"a", 1.0}});
+    metrics.log(2, {{"a", 0.1}, {"b", -kInfinity}});
+    metrics.text("note", "NaN is a number, this is none");
+    metrics.log(2, {{"c", 3.0}});
+    bytes = std::filesystem::file_size(path);
+    metrics.log(2, {{"d", 4.0}});
+  }
+  std::ofstream(path, std::ios::app) << "{\"step\": 2, \"e\"";
+  const std::vector<MetricRecord> records = records_of_step(path, 2, bytes);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].values, (MetricValues{{"a", 0.1}, {"b", -kInfinity}}));
+  EXPECT_GT(records[0].time, 1.5e9);
+  EXPECT_EQ(records[1].values, (MetricValues{{"c", 3.0}}));
+  EXPECT_EQ(records_of_step(path, 2, bytes * 10).size(), 3u);
+  EXPECT_TRUE(records_of_step(path, 3, bytes).empty());
+  EXPECT_TRUE(records_of_step(folder.path() / "none", 2, bytes).empty());
+}
+
 TEST(MetricNames, AreTheContracts) {
   const MetricNames& fp8 = metric_names(MetricStyle::train_fp8);
   EXPECT_EQ(fp8.loss, "Train/Loss");

@@ -15,15 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a script of this folder prints about a path.
-nlohmann::json read_with(const char* script, const fs::path& path, const fs::path& out) {
-  const std::string command = testing::test_python() + " '" +
-                              (testing::source_dir() / "tests/report" / script).string() + "' '" + path.string() +
-                              "' >'" + out.string() + "' 2>'" + out.string() + ".log'";
-  EXPECT_EQ(std::system(command.c_str()), 0) << command;
-  return testing::read_json(out);
-}
-
 TEST(TensorboardPackage, ReadsWhatIsWritten) {
   if (const std::string why = testing::why_python_lacks("tensorboard.backend.event_processing.event_accumulator");
       !why.empty())
@@ -40,7 +31,7 @@ TEST(TensorboardPackage, ReadsWhatIsWritten) {
     sink.text("precision", "fp8 (default) → µ");
     sink.summary("stability_report/loss/mean", -2.5);
   }
-  const nlohmann::json read = read_with("read_events.py", folder.path() / "runs", folder.path() / "read.json");
+  const nlohmann::json read = testing::read_with_python("read_events.py", folder.path() / "runs", folder.path() / "read.json");
   const nlohmann::json& loss = read.at("scalars").at("Train/Loss");
   ASSERT_EQ(loss.size(), static_cast<std::size_t>(kSteps));
   for (int step = 1; step <= kSteps; ++step) {
@@ -53,6 +44,34 @@ TEST(TensorboardPackage, ReadsWhatIsWritten) {
   EXPECT_EQ(read["scalars"]["Eval/Loss"][0][1].get<float>(), std::numbers::pi_v<float>);
   EXPECT_EQ(read["scalars"]["stability_report/loss/mean"][0][1], -2.5);
   EXPECT_EQ(read["texts"]["precision"], "fp8 (default) → µ");
+}
+
+// Three runs in one folder, each going on at a step that the one before had passed: no step is there twice, for either reader.
+TEST(TensorboardPackage, ForgetsWhatARunThatWentOnDidAgain) {
+  if (const std::string why = testing::why_python_lacks("tensorboard.backend.event_processing.event_accumulator");
+      !why.empty())
+    GTEST_SKIP() << why;
+  const testing::TempDir folder;
+  const auto run = [&](int first, int last, double value, bool goes_on) {
+    TensorboardSink sink(folder.path() / "runs");
+    if (goes_on) sink.forget_from(first);
+    for (int step = first; step <= last; ++step) sink.log({.step = step, .time = 1.0 * step, .values = {{"Train/Loss", value}}});
+    sink.summary("stability_report/loss/mean", value);
+  };
+  run(1, 10, 1.0, false);
+  run(6, 8, 2.0, true);
+  run(8, 12, 3.0, true);
+  const nlohmann::json read = testing::read_with_python("read_events.py", folder.path() / "runs", folder.path() / "read.json");
+  for (const char* reader : {"scalars", "server"}) {
+    SCOPED_TRACE(reader);
+    const nlohmann::json& loss = read.at(reader).at("Train/Loss");
+    ASSERT_EQ(loss.size(), 12u) << loss;
+    for (int step = 1; step <= 12; ++step) {
+      EXPECT_EQ(loss[step - 1][0], step);
+      EXPECT_EQ(loss[step - 1][1], step < 6 ? 1.0 : step < 8 ? 2.0 : 3.0);
+    }
+    EXPECT_EQ(read.at(reader).at("stability_report/loss/mean").size(), 1u);
+  }
 }
 
 TEST(WandbPackage, TakesARunOffline) {
@@ -91,7 +110,7 @@ TEST(WandbPackage, TakesARunOffline) {
   ASSERT_TRUE(fs::exists(run_folder)) << run_folder;
   EXPECT_TRUE(run_folder.string().starts_with((folder.path() / "logs" / "wandb").string())) << run_folder;
   const nlohmann::json run =
-      read_with("read_wandb.py", run_folder / ("run-" + id + ".wandb"), folder.path() / "read.json");
+      testing::read_with_python("read_wandb.py", run_folder / ("run-" + id + ".wandb"), folder.path() / "read.json");
   EXPECT_EQ(run["id"], id);
   EXPECT_EQ(run["project"], "llm-fp8");
   EXPECT_EQ(run["name"], "a-run");

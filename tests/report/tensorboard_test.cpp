@@ -93,6 +93,32 @@ TEST(Crc32c, MaskedAsTfrecordDoes) {
   EXPECT_EQ(masked_crc32c(std::string_view("\x18\0\0\0\0\0\0\0", 8)), 0x224B7FA3u);
 }
 
+// Whatever the clock says: the second file is read behind the first.
+TEST(TensorboardSink, AFileComesBehindThoseOfItsFolder) {
+  const testing::TempDir folder;
+  const std::filesystem::path later = folder.path() / "events.out.tfevents.9000000000.host.1.0";
+  std::ofstream(later) << "";
+  std::ofstream(folder.path() / "events.out.tfevents.of-someone") << "";
+  const TensorboardSink first(folder.path()), second(folder.path());
+  EXPECT_EQ(first.path().filename().string().rfind("events.out.tfevents.9000000001.", 0), 0u) << first.path();
+  EXPECT_EQ(second.path().filename().string().rfind("events.out.tfevents.9000000002.", 0), 0u) << second.path();
+}
+
+TEST(TensorboardSink, ForgetsByTwoSessionStarts) {
+  const testing::TempDir folder;
+  TensorboardSink sink(folder.path());
+  sink.forget_from(7);
+  sink.summary("Eval/Loss", 1.0);
+  const auto records = read_records(sink.path());
+  ASSERT_EQ(records.size(), 4u);
+  for (const std::size_t i : {1, 2}) {
+    const auto event = parse_message(records[i]);
+    EXPECT_EQ(only(event, 2).number, 7u);
+    EXPECT_EQ(only(parse_message(only(event, 7).bytes), 1).number, 1u);
+  }
+  EXPECT_EQ(only(parse_message(records[3]), 2).number, 7u);
+}
+
 TEST(TensorboardSink, ScalarsAndTextsReadBack) {
   const testing::TempDir folder;
   TensorboardSink sink(folder.path() / "runs" / "a");
@@ -100,6 +126,7 @@ TEST(TensorboardSink, ScalarsAndTextsReadBack) {
   sink.log({.step = 300, .time = 1234.5, .values = {{"Train/Loss", 1.25}, {"Train/Progress", 0.5}}});
   sink.text("recipe", "default");
   sink.summary("Eval/Loss", -2.0);
+  sink.summary("Train/Loss", 1.25);  // its curve ends there already
 
   const auto records = read_records(sink.path());  // without closing: each record is flushed
   ASSERT_EQ(records.size(), 4u);

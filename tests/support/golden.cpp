@@ -4,6 +4,8 @@
 #include <fstream>
 #include <stdexcept>
 
+#include <gtest/gtest.h>
+
 namespace llmfp8::testing {
 
 namespace fs = std::filesystem;
@@ -40,6 +42,13 @@ std::string test_python() {
 std::string why_python_lacks(const std::string& modules) {
   if (std::system((test_python() + " -c 'import " + modules + "' >/dev/null 2>&1").c_str()) == 0) return "";
   return test_python() + " cannot import " + modules + " (LLMFP8_TEST_PYTHON names another Python)";
+}
+
+nlohmann::json read_with_python(const std::string& script, const fs::path& path, const fs::path& out) {
+  const std::string command = test_python() + " '" + (source_dir() / "tests/report" / script).string() + "' '" + path.string() + "' >'" +
+                              out.string() + "' 2>'" + out.string() + ".log'";
+  EXPECT_EQ(std::system(command.c_str()), 0) << command;
+  return read_json(out);
 }
 
 TempDir::TempDir() {

@@ -19,6 +19,8 @@ std::vector<nlohmann::json> read_jsonl(const std::filesystem::path& path);
 std::string test_python();
 // Empty where test_python() can import all of "torch, transformers"; else the reason, for GTEST_SKIP().
 std::string why_python_lacks(const std::string& modules);
+// What a script of tests/report prints about a path, by test_python(); `out` takes its output. Fails the test where it fails.
+nlohmann::json read_with_python(const std::string& script, const std::filesystem::path& path, const std::filesystem::path& out);
 
 // A folder that is removed at the end of the test.
 class TempDir {
