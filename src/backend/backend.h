@@ -36,7 +36,7 @@ class Stream {
   virtual ~Stream() = default;
 };
 
-// main: everything. beside: no products; what it has goes first where the device becomes free, so that it is not last.
+// main: everything. beside: what needs no workspace of matrix products.
 enum class StreamUse : std::uint8_t { main, beside };
 
 // timed: two such events measure the time between them; others only order streams, which costs less.

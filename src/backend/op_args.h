@@ -234,9 +234,6 @@ struct SampleArgs {
 };
 
 // How AdamW stores a parameter and its moments (core/adamw_math.h has the rules).
-// How much of the device an operation may take. half: other work runs beside it.
-enum class DeviceShare : std::uint8_t { whole, half };
-
 struct AdamwArgs {
   Tensor param;          // inout f32 | bf16 [n]
   Tensor remainder;      // inout u16 [n]: low half of the fp32 master; undefined: no remainder
@@ -248,7 +245,6 @@ struct AdamwArgs {
   std::uint32_t param_index = 0;    // keys the random bits, with scalars.rounding_key and the element's index
   std::uint64_t element_offset = 0; // of param[0] in its whole parameter: shards and pieces draw the same bits
   const StepScalars* scalars = nullptr;  // device
-  DeviceShare share = DeviceShare::whole;
 };
 
 // The scaling state of n quantised matrices: one contiguous buffer each, one 16-byte slot a scale.

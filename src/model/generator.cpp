@@ -365,7 +365,11 @@ std::vector<Generation> Generator::generate(std::span<const std::vector<std::int
     } else {
       advance(run);
     }
-    if (options.progress) options.progress(run.progress);
+    if (!options.progress) continue;
+    run.progress.work = static_cast<double>(run.progress.finished);
+    for (const Sequence& sequence : run.active)
+      run.progress.work += static_cast<double>(run.results[sequence.index].ids.size()) / static_cast<double>(options.max_new_tokens);
+    options.progress(run.progress);
   }
   return std::move(run.results);
 }

@@ -31,6 +31,7 @@ struct SamplingOptions {
 
 struct GenerateProgress {
   std::int64_t finished = 0;  // sequences
+  double work = 0;            // sequences, those under way by their tokens of max_new_tokens
   std::int64_t new_tokens = 0;
 };
 

@@ -108,8 +108,7 @@ void AdamWOptimizer::step(Ops& ops, std::span<const Tensor> grads, const StepSca
   for (std::size_t i = 0; i < params_.size(); ++i) step_param(ops, i, grads[i], scalars);
 }
 
-void AdamWOptimizer::step_param(Ops& ops, std::size_t i, const Tensor& grad, const StepScalars* scalars,
-                                DeviceShare share) const {
+void AdamWOptimizer::step_param(Ops& ops, std::size_t i, const Tensor& grad, const StepScalars* scalars) const {
   const OptimizedParam& param = params_.at(i);
   const State& state = states_[i];
   CHECK(grad.numel() == param.weight.numel(), "optimizer: gradient {} of {} {}", to_string(grad.shape), param.name,
@@ -129,7 +128,6 @@ void AdamWOptimizer::step_param(Ops& ops, std::size_t i, const Tensor& grad, con
   args.weight_decay = param.decay ? config_.weight_decay : 0.0;
   args.param_index = param.index;
   args.scalars = scalars;
-  args.share = share;
   ops.adamw(args);
 }
 

@@ -58,8 +58,7 @@ class AdamWOptimizer {
 
   // grads[i]: f32 | bf16, as many elements as params()[i]. scalars: device; step_ok 0 changes nothing.
   void step(Ops& ops, std::span<const Tensor> grads, const StepScalars* scalars) const;
-  void step_param(Ops& ops, std::size_t i, const Tensor& grad, const StepScalars* scalars,
-                  DeviceShare share = DeviceShare::whole) const;
+  void step_param(Ops& ops, std::size_t i, const Tensor& grad, const StepScalars* scalars) const;
 
   // Weight i from an fp32 source on the host, f32 [numel]: keeps all 32 bits where there is a remainder, else the weight
   // is rounded to nearest even. Waits until the copy is done.

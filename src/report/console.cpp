@@ -66,7 +66,7 @@ std::string duration_text(double seconds) {
 std::string progress_text(const Progress& progress, double seconds_left, int width) {
   const double share =
       progress.total_steps > 0
-          ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.total_steps), 0.0, 1.0)
+          ? std::clamp(work_done(progress) / static_cast<double>(progress.total_steps), 0.0, 1.0)
           : 0.0;
   const std::size_t step_width = std::to_string(progress.total_steps).size();  // parts must not jump while steps go by
   std::string head = progress.total_steps > 0 ? fmt::format("{} {:>{}}/{} {:3.0f}%", progress.what, progress.step,
@@ -111,11 +111,11 @@ void Console::update(const Progress& progress) {
   if (options_.is_quiet) return;
   const std::lock_guard lock(mutex_);
   const double now = options_.clock();
-  const bool is_new = progress.what != what_ || progress.step < start_step_;
+  const bool is_new = progress.what != what_ || work_done(progress) < start_work_;
   if (is_new) {
     what_ = progress.what;
     start_time_ = now;
-    start_step_ = progress.step;
+    start_work_ = work_done(progress);
   }
   const bool is_last = progress.total_steps > 0 && progress.step >= progress.total_steps;
   const double interval = is_terminal_ ? kBarSeconds : kLineSeconds;
@@ -129,9 +129,9 @@ void Console::update(const Progress& progress) {
 
 void Console::draw(const Progress& progress, double now) {
   double seconds_left = std::numeric_limits<double>::quiet_NaN();
-  if (progress.total_steps > 0 && progress.step > start_step_) {
-    const double per_step = (now - start_time_) / static_cast<double>(progress.step - start_step_);
-    seconds_left = per_step * static_cast<double>(std::max<std::int64_t>(progress.total_steps - progress.step, 0));
+  if (const double done = work_done(progress); progress.total_steps > 0 && done > start_work_) {
+    const double per_step = (now - start_time_) / (done - start_work_);
+    seconds_left = per_step * std::max(static_cast<double>(progress.total_steps) - done, 0.0);
   }
   if (!is_terminal_) {
     std::fprintf(options_.file, "%s\n", progress_text(progress, seconds_left, 0).c_str());

@@ -20,6 +20,7 @@ namespace llmfp8 {
 struct Progress {
   std::int64_t step = 0;
   std::int64_t total_steps = 0;                                         // 0: not known
+  double work = std::numeric_limits<double>::quiet_NaN();               // done, in steps, begun ones in part; NaN: step
   double loss = std::numeric_limits<double>::quiet_NaN();               // NaN: not shown
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();  // NaN: not shown
   std::string what = "step";                                            // "step", "evaluation" …
@@ -34,6 +35,11 @@ struct ConsoleOptions {
   std::optional<int> width = {};         // default: COLUMNS, else the terminal, else 80; asked again at each drawing
   std::function<double()> clock = {};    // seconds; default: the steady clock
 };
+
+// What of a known total is done, in steps.
+inline double work_done(const Progress& progress) {
+  return progress.work == progress.work ? progress.work : static_cast<double>(progress.step);
+}
 
 // Thread-safe. No control character is written unless the file is a terminal.
 class Console {
@@ -66,7 +72,7 @@ class Console {
   std::optional<Progress> shown_;  // the bar that stands on the terminal
   std::string what_;
   double start_time_ = 0.0;  // of counting
-  std::int64_t start_step_ = 0;
+  double start_work_ = 0;
   double last_draw_ = 0.0;
 };
 

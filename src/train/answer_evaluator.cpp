@@ -30,6 +30,7 @@ AnswerEvaluator::AnswerEvaluator(Engine& engine, const RunInputs& inputs, const 
     throw_if_interrupted();
     Progress shown;
     shown.step = progress.finished;
+    shown.work = progress.work;
     shown.total_steps = problems();
     shown.what = "answer";
     console_->update(shown);

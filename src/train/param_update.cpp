@@ -28,9 +28,9 @@ ParamUpdate::ParamUpdate(const UpdateParts& parts) : parts_(parts) {
 
 ParamUpdate::~ParamUpdate() = default;
 
-void ParamUpdate::run_group(Ops& ops, std::size_t group, const StepScalars* scalars, DeviceShare share) const {
+void ParamUpdate::run_group(Ops& ops, std::size_t group, const StepScalars* scalars) const {
   for (const int index : groups_[group].params) {
-    parts_.optimizer.step_param(ops, static_cast<std::size_t>(index), parts_.grads.grad(index), scalars, share);
+    parts_.optimizer.step_param(ops, static_cast<std::size_t>(index), parts_.grads.grad(index), scalars);
   }
   if (group == 0) return;
   if (group + 1 == groups_.size()) return parts_.params.quantize_head(ops, scalars);
@@ -38,7 +38,7 @@ void ParamUpdate::run_group(Ops& ops, std::size_t group, const StepScalars* scal
 }
 
 void ParamUpdate::run(Ops& ops, const StepScalars* scalars) {
-  for (std::size_t group = 0; group < groups_.size(); ++group) run_group(ops, group, scalars, DeviceShare::whole);
+  for (std::size_t group = 0; group < groups_.size(); ++group) run_group(ops, group, scalars);
 }
 
 void ParamUpdate::prepare_overlap() {
@@ -70,8 +70,7 @@ void ParamUpdate::start(Ops& ops, Stream& main, const StepScalars* scalars) {
   arena_->abandon_phase();  // an exception may have left one half done
   arena_->begin_phase(kPhase);
   for (std::size_t group = 0; group < groups_.size(); ++group) {
-    // The next forward pass begins with the embedding: until that is there, nothing runs beside.
-    run_group(*ops_, group, own_scalars, group == 0 ? DeviceShare::whole : DeviceShare::half);
+    run_group(*ops_, group, own_scalars);
     parts_.backend.record(*groups_[group].done, *stream_);
     groups_[group].pending = true;
   }

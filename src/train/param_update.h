@@ -53,7 +53,7 @@ class ParamUpdate {
     bool pending = false;          // main has not waited for it
   };
   void wait(std::size_t group, Stream& main);
-  void run_group(Ops& ops, std::size_t group, const StepScalars* scalars, DeviceShare share) const;
+  void run_group(Ops& ops, std::size_t group, const StepScalars* scalars) const;
 
   UpdateParts parts_;
   std::vector<Group> groups_;

@@ -60,6 +60,17 @@ TEST(Console, PlainLinesWithoutATerminal) {
   for (const char c : recorder.written()) EXPECT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= 0x20);
 }
 
+// A hundred answers under way at once: none is finished for long, and yet half of the work is done.
+TEST(Console, BegunStepsCountInPart) {
+  Recorder recorder(false);
+  recorder.console.update({.step = 0, .total_steps = 200, .work = 0.0, .what = "problem"});
+  recorder.now += 30;
+  recorder.console.update({.step = 0, .total_steps = 200, .work = 50.0, .what = "problem"});
+  recorder.now += 30;
+  recorder.console.update({.step = 99, .total_steps = 200, .work = 100.0, .what = "problem"});
+  EXPECT_EQ(recorder.written(), "problem   0/200   0%\nproblem   0/200  25%  ETA 1m 30s\nproblem  99/200  50%  ETA 1m 00s\n");
+}
+
 TEST(Console, ABarOnATerminal) {
   Recorder recorder(true);
   recorder.console.update(progress(0));

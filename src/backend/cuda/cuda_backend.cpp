@@ -20,7 +20,7 @@ constexpr std::size_t kMxCublasLt = 120800;       // 12.8: the first with block-
 
 class CudaStream : public Stream {
  public:
-  explicit CudaStream(StreamUse use) : use(use), handle_(make_stream(use == StreamUse::beside ? StreamPriority::high : StreamPriority::normal)) {}
+  explicit CudaStream(StreamUse use) : use(use) {}
   cudaStream_t get() const { return handle_.get(); }
 
   const StreamUse use;
@@ -28,7 +28,7 @@ class CudaStream : public Stream {
   Buffer gemm_workspace, kernel_workspace;
 
  private:
-  StreamHandle handle_;
+  StreamHandle handle_ = make_stream();
 };
 
 class CudaEvent : public Event {

@@ -45,14 +45,10 @@ using MatmulDescHandle = Handle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>
 using MatrixLayoutHandle = Handle<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using MatmulPreferenceHandle = Handle<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
 
-enum class StreamPriority : std::uint8_t { normal, high };
-
-inline StreamHandle make_stream(StreamPriority priority) {
+inline StreamHandle make_stream() {
   cudaStream_t raw = nullptr;
-  int least = 0, greatest = 0;
-  LLMFP8_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
   // Non-blocking: work on the default stream (zero-filling of allocations) must not serialise the streams of a step.
-  LLMFP8_CUDA_CHECK(cudaStreamCreateWithPriority(&raw, cudaStreamNonBlocking, priority == StreamPriority::high ? greatest : least));
+  LLMFP8_CUDA_CHECK(cudaStreamCreateWithFlags(&raw, cudaStreamNonBlocking));
   return StreamHandle(raw);
 }
 

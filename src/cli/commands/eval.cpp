@@ -182,7 +182,7 @@ std::vector<AnswerRecord> answer(ModelSession& session, const std::vector<Answer
   options.stop_ids = stop_ids(session.config(), &session.chat_template(), session.tokenizer());
   options.progress = [&](const GenerateProgress& progress) {
     console.update(
-        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .what = "problem"});
+        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .work = progress.work, .what = "problem"});
   };
   const std::vector<Generation> generations = session.generate(prompts, options);
   console.finish();

@@ -148,7 +148,7 @@ int run_generate(CommandArgs args) {
                                 : stop_ids(session.config(), nullptr, session.tokenizer());
   options.progress = [&](const GenerateProgress& progress) {
     console.update(
-        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .what = "prompt"});
+        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .work = progress.work, .what = "prompt"});
   };
   const std::vector<Generation> generations = session.generate(tokens, options);
   console.finish();

@@ -8,9 +8,8 @@
 namespace llmfp8::cuda {
 namespace {
 
-// One block a multiprocessor: a grid of half as many blocks leaves half of the multiprocessors to others, whole.
-constexpr int kThreads = 768;
-constexpr int kMultiprocessors = 132;
+constexpr int kThreads = 256;
+constexpr int kBlocks = 3;  // that a multiprocessor holds
 constexpr int kPerThread = kMomentBlock / kWarp;  // 8: what one Philox call serves
 static_assert(kPerThread == 8);
 
@@ -344,7 +343,7 @@ __device__ inline void update_span(const KernelArgs& args, const AdamwFactors& f
 // ends of a piece go one element at a time. Nothing is shared between threads but the chunk's maximum, so the order
 // does not matter.
 template <typename P, typename G, typename State>
-__global__ void __launch_bounds__(kThreads, 1) adamw_kernel(KernelArgs args) {
+__global__ void __launch_bounds__(kThreads, kBlocks) adamw_kernel(KernelArgs args) {
   __shared__ AdamwFactors shared_factors;
   if (args.scalars->step_ok == 0) return;
   if (threadIdx.x == 0) shared_factors = adamw_factors(args.hyper, *args.scalars);
@@ -401,8 +400,7 @@ void adamw(const AdamwArgs& args, cudaStream_t stream) {
   k.hyper = AdamwHyper{args.beta1, args.beta2, args.eps, args.weight_decay};
   k.param_index = args.param_index, k.element_offset = args.element_offset, k.scalars = args.scalars;
   // All blocks run at once: with some waves of them the last one would leave most multiprocessors idle.
-  const unsigned blocks = grid_for(ceil_div(n, kMomentBlock * (kThreads / kWarp)) + 1,
-                                   args.share == DeviceShare::half ? kMultiprocessors / 2 : kMultiprocessors);
+  const unsigned blocks = grid_for(ceil_div(n, kMomentBlock * (kThreads / kWarp)) + 1, 132 * kBlocks);
   with_activation(args.param.dtype, [&](auto p) {
     with_activation(args.grad.dtype, [&](auto g) {
       with_state(args.m.dtype, [&](auto state) {
