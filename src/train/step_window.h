@@ -14,6 +14,7 @@ struct StepWindow {
   std::int64_t supervised = 0;
   double loss_sum = 0;  // over supervised tokens
   double seconds = 0;
+  std::int64_t pairs = 0;  // HostBatch::causal_pairs
 
   void add(const StepResult& result, double step_seconds) {
     steps += 1;
@@ -22,6 +23,7 @@ struct StepWindow {
     supervised += result.num_supervised;
     loss_sum += result.loss * static_cast<double>(result.num_supervised);
     seconds += step_seconds;
+    pairs += result.num_pairs;
   }
 };
 

@@ -28,6 +28,7 @@
 #include "train/run_inputs.h"
 #include "train/step_health.h"
 #include "train/step_window.h"
+#include "train/utilisation.h"
 
 namespace llmfp8 {
 
@@ -117,6 +118,7 @@ class Trainer {
   std::deque<double> rates_;         // learning rates of the steps in flight
   std::deque<std::vector<HostBatch>> batches_;  // their micro-batches, with --debug_mode alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
+  double matrix_rate_ = 0;           // of a large bf16 product on the device; FLOP/s
   double device_bytes_ = 0;          // allocated before step 1; it stays
   double started_ = 0;               // seconds, steady clock
   double started_at_ = 0;            // seconds since 1970
