@@ -44,6 +44,16 @@ struct HostBatch {
   std::int32_t max_doc_tokens = 0;            // the same for every batch of a loader
   std::int64_t capacity = 0;                  // one of BatchLoader::capacities()
   std::vector<std::int64_t> rows;             // rows of the store, in the order of the documents
+
+  // Of a token and one of its document that it looks at: itself and those before it.
+  std::int64_t causal_pairs() const {
+    std::int64_t pairs = 0;
+    for (std::size_t d = 0; d + 1 < cu_seqlens.size(); ++d) {
+      const std::int64_t length = cu_seqlens[d + 1] - cu_seqlens[d];
+      pairs += length * (length + 1) / 2;
+    }
+    return pairs;
+  }
 };
 
 // Where a run stands: the next step to do.

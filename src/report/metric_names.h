@@ -25,6 +25,7 @@ struct MetricNames {
   std::string_view useful_share;  // 0 … 1: tokens among the positions that were computed; the rest fills up batches
   std::string_view eta_s;
   std::string_view skipped_steps;   // of the run so far (--on_nonfinite skip)
+  std::string_view utilisation;  // model FLOP/s over the device's measured bf16 matrix rate; FP8 may be above 1
   std::string_view fp8_gemm_share;  // 0 … 1, of the floating-point operations in matrix products
 
   std::string_view eval_loss;
@@ -55,6 +56,7 @@ inline constexpr MetricNames kTrainFp8Names = {
     .useful_share = "Train/UsefulShare",
     .eta_s = "Train/ETA_s",
     .skipped_steps = "Train/SkippedSteps",
+    .utilisation = "Train/Utilisation",
     .fp8_gemm_share = "Train/FP8_GEMM_Share",
     .eval_loss = "Eval/Loss",
     .eval_perplexity = "Eval/Perplexity",
@@ -83,6 +85,7 @@ inline constexpr MetricNames kTrainMultiGpuNames = {
     .useful_share = "train/useful_share",
     .eta_s = "train/eta_s",
     .skipped_steps = "train/skipped_steps",
+    .utilisation = "train/utilisation",
     .fp8_gemm_share = "train/fp8_gemm_share",
     .eval_loss = "eval/loss",
     .eval_perplexity = "eval/perplexity",

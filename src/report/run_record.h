@@ -41,6 +41,7 @@ inline constexpr SeriesSpec kSeriesSpecs[] = {
      "Throughput",
      "tokens/s",
      {{{kTrainFp8Names.tokens_per_second, 1}, {kTrainMultiGpuNames.tokens_per_second, 1}}}},
+    {"utilisation", "Utilisation", "", {{{kTrainFp8Names.utilisation, 1}, {kTrainMultiGpuNames.utilisation, 1}}}},
     {"weights_changed", "Weights changed by a step", "", {{{"health/weights_changed", 1}, {"health/weights_changed", 1}}}},
     {"shadow_loss", "Loss less bf16's", "", {{{"shadow/loss_difference", 1}, {"shadow/loss_difference", 1}}}},
     {"shadow_cosine",

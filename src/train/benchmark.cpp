@@ -1,15 +1,15 @@
 #include "train/benchmark.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <set>
 #include <tuple>
 
-#include "backend/plan/plan_ops.h"
+#include "core/clock.h"
 #include "core/rng.h"
 #include "data/token_store.h"
 #include "model/attention.h"
+#include "train/time_alone.h"
 
 namespace llmfp8 {
 namespace {
@@ -18,7 +18,7 @@ constexpr std::uint64_t kSeed = 42;
 constexpr std::int64_t kMostStepsOfTokens = 64;
 constexpr double kLearningRate = 1e-5, kMaxGradNorm = 1.0;
 
-double now_ms() { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now_ms() { return 1e3 * now_seconds(); }
 
 // Rows of random tokens, every one learnt but the last of a row, which has nothing behind it.
 TokenStore random_rows(const BenchmarkOptions& o) {
@@ -68,75 +68,6 @@ WorkKind kind_of(const OpInfo& info, std::int64_t vocab_size) {
 }
 
 // ---- the products alone
-
-// Device memory with a matrix of random values, or codes.
-class RandomMatrix {
- public:
-  RandomMatrix(Backend& backend, Stream& stream, DType dtype, Shape shape)
-      : buffer_(backend.allocate(static_cast<std::size_t>(shape.numel()) * size_bytes(dtype), "an operand")), tensor_(buffer_.data(), dtype, shape) {
-    // bf16 in +-[2^-8, 2^-7), E4M3 and E5M2 codes without NaN: all bits that multiply vary.
-    std::vector<std::uint32_t> words(std::min<std::size_t>(buffer_.bytes() / 4 + 1, std::size_t{1} << 20));
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      const std::uint32_t random = philox4x32(kSeed, i, 1).x[0];
-      words[i] = dtype == DType::f32 ? 0x3C000000u | (random & 0x807FFFFFu) : dtype == DType::bf16 ? 0x3C003C00u | (random & 0x807F807Fu) : random & 0xBBBBBBBBu;
-    }
-    const std::size_t piece = words.size() * 4;
-    for (std::size_t done = 0; done < buffer_.bytes(); done += piece) {
-      backend.copy_to_device(static_cast<std::byte*>(buffer_.data()) + done, words.data(), std::min(piece, buffer_.bytes() - done), stream);
-    }
-    backend.synchronize(stream);
-  }
-  const Tensor& tensor() const { return tensor_; }
-
- private:
-  Buffer buffer_;
-  Tensor tensor_;
-};
-
-class AloneClock {
- public:
-  AloneClock(Backend& backend, Stream& stream) : backend_(backend), stream_(stream) {}
-
-  // Least time of a call, after a first one.
-  template <typename Run>
-  double least_ms(int repeats, Run&& run) {
-    run();
-    double best = 1e30;
-    std::vector<std::unique_ptr<Event>> events;
-    for (int i = 0; i <= repeats; ++i) events.push_back(backend_.create_event(EventKind::timed));
-    backend_.record(*events[0], stream_);
-    for (int i = 1; i <= repeats; ++i) {
-      run();
-      backend_.record(*events[static_cast<std::size_t>(i)], stream_);
-    }
-    backend_.synchronize(stream_);
-    for (std::size_t i = 1; i < events.size(); ++i) best = std::min(best, backend_.elapsed_ms(*events[i - 1], *events[i]));
-    return best;
-  }
-
- private:
-  Backend& backend_;
-  Stream& stream_;
-};
-
-// Least time of an operation that may take scratch from an arena.
-template <typename Run>
-double planned_least_ms(Backend& backend, Stream& stream, Run&& run) {
-  const auto phase = [&](Ops& ops) {
-    ops.arena().begin_phase("alone");
-    run(ops);
-    ops.arena().end_phase();
-  };
-  Arena planning;
-  const std::unique_ptr<Ops> shapes = backend.create_ops(stream, planning);
-  PlanOps plan(*shapes, planning);
-  phase(plan);
-  const std::size_t scratch_bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
-  const Buffer scratch = backend.allocate(scratch_bytes, "scratch of one operation");
-  Arena arena(planning.plan(), scratch.data(), scratch_bytes);
-  const std::unique_ptr<Ops> ops = backend.create_ops(stream, arena);
-  return AloneClock(backend, stream).least_ms(10, [&] { phase(*ops); });
-}
 
 using ProductKey = std::tuple<std::int64_t, std::int64_t, std::int64_t, GemmPass, bool>;
 ProductKey key_of(const OpInfo& i) { return {i.rows, i.cols, i.contraction, i.pass, i.fp8}; }

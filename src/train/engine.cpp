@@ -303,6 +303,7 @@ void Engine::read_scalars(std::span<const HostBatch> micro_batches) {
   for (const HostBatch& batch : micro_batches) {
     step.num_tokens += batch.counts.num_tokens;
     step.num_positions += batch.capacity;
+    step.num_pairs += batch.causal_pairs();
   }
   in_flight_.push_back(step);
 }
@@ -317,6 +318,7 @@ StepResult Engine::next_result() {
   StepResult result;
   result.num_tokens = step.num_tokens;
   result.num_positions = step.num_positions;
+  result.num_pairs = step.num_pairs;
   result.num_supervised = host.num_supervised;
   result.loss = host.num_supervised > 0 ? host.loss_sum / static_cast<double>(host.num_supervised) : 0.0;
   result.grad_norm = static_cast<double>(host.grad_norm);

@@ -55,6 +55,7 @@ struct StepResult {
   std::int64_t num_tokens = 0;
   std::int64_t num_positions = 0;    // that were computed: num_tokens and what fills the batches' capacities
   std::int64_t num_supervised = 0;
+  std::int64_t num_pairs = 0;        // HostBatch::causal_pairs
 };
 
 // What an engine counts on the host and has to know again after a resume.
@@ -170,6 +171,7 @@ class Engine {
     std::size_t block = 0;  // of scalars_in_
     std::int64_t num_tokens = 0;
     std::int64_t num_positions = 0;
+    std::int64_t num_pairs = 0;
   };
   std::deque<InFlight> in_flight_;
   bool halted_ = false;             // the device's StepScalars::halted is set and every result has been asked for

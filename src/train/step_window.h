@@ -14,11 +14,13 @@ struct StepWindow {
   std::int64_t supervised = 0;
   double loss_sum = 0;  // over supervised tokens
   double seconds = 0;
+  std::int64_t pairs = 0;  // HostBatch::causal_pairs
 
   void add(const StepResult& result, double step_seconds) {
     steps += 1;
     tokens += result.num_tokens;
     positions += result.num_positions;
+    pairs += result.num_pairs;
     seconds += step_seconds;
     if (!result.ok) return;  // nothing was learnt
     supervised += result.num_supervised;

@@ -81,6 +81,7 @@ void Trainer::open() {
   total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs, config_.max_steps);
   schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
 
+  matrix_rate_ = measured_matrix_rate(*backend_);
   engine_ = std::make_unique<Engine>(*backend_, inputs_.model->config(), engine_options(config_, precision_, inputs_, backend_->capabilities()));
   steps_ = std::make_unique<StepQueue>(*engine_, [this](const StepQueue::Step& step) { enqueue(step); });
   throw_if_interrupted();
@@ -110,7 +111,8 @@ void Trainer::print_header() const {
   const std::int64_t effective = config_.batch_size * config_.gradient_accumulation_steps;
   log::info("model: {} ({}, {:.1f}M parameters, stored as {})", config_.model_name, c.model_type,
             static_cast<double>(engine_->params().table().num_parameters()) / 1e6, inputs_.model->stored_as());
-  log::info("device: {}; matrix products: {}", backend_->capabilities().device, backend_->capabilities().matmul);
+  log::info("device: {}; matrix products: {}; a large bf16 one alone reaches {:.3g} TFLOP/s", backend_->capabilities().device,
+            backend_->capabilities().matmul, matrix_rate_ / 1e12);
   log::info("precision: {}; weights and activations {}, gradients {}, AdamW update {}", precision_.description, name(precision_.dtype),
             name(engine_->options().grad_dtype),
             precision_.dtype == DType::f32 || config_.weight_update == WeightUpdate::exact ? "exact (as fp32)" : "rounded");
@@ -173,6 +175,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   if (inputs_.dataset->files().front().extension() == ".parquet") json["versions"]["parquet"] = parquet_support().detail;
   json["device"] = backend_->capabilities().device;
   json["matmul"] = backend_->capabilities().matmul;
+  json["matrix_flops_per_second"] = matrix_rate_;  // the denominator of utilisation
   json["threads"] = num_threads();
   json["precision"] = precision_.description;
   json["fallback"] = precision_.fallback;
@@ -311,6 +314,7 @@ void Trainer::after_step(const StepResult& result, double learning_rate, double 
 
 void Trainer::log_step(const StepResult& result, double learning_rate, double seconds) {
   const StepWindow& w = window_;
+  const double flops = ModelFlops(engine_->params().table()).of(static_cast<double>(w.tokens), static_cast<double>(w.pairs));
   const double eta = train_seconds_ / static_cast<double>(global_step_) * static_cast<double>(total_steps_ - global_step_);
   // A step without labels has no loss and no gradient, nor has one that was skipped: their names are left out.
   const auto learnt = [&](std::string_view name) { return result.ok ? name : std::string_view(); };
@@ -330,6 +334,7 @@ void Trainer::log_step(const StepResult& result, double learning_rate, double se
                               {names_.useful_share, static_cast<double>(w.tokens) / static_cast<double>(w.positions)},
                               {names_.eta_s, eta},
                               {skips ? names_.skipped_steps : std::string_view(), static_cast<double>(skipped_steps_.size())},
+                              {names_.utilisation, flops / w.seconds / matrix_rate_},
                               {names_.fp8_gemm_share, engine_->ledger().fp8_share()},
                               {learnt(names_.stability_loss), result.loss},
                               {learnt(names_.stability_gradient_norm), result.grad_norm},

@@ -28,6 +28,7 @@
 #include "train/step_health.h"
 #include "train/step_queue.h"
 #include "train/step_window.h"
+#include "train/utilisation.h"
 
 namespace llmfp8 {
 
@@ -121,6 +122,7 @@ class Trainer {
   std::unique_ptr<StepQueue> steps_;         // in flight
   std::vector<std::int64_t> skipped_steps_;  // ascending; with --on_nonfinite skip alone
   double last_result_ = 0;           // when the last result came, or the first step behind a pause began; seconds, steady clock
+  double matrix_rate_ = 0;           // of a large bf16 product on the device; FLOP/s
   double device_bytes_ = 0;          // allocated before step 1; it stays
   double started_ = 0;               // seconds, steady clock
   double started_at_ = 0;            // seconds since 1970

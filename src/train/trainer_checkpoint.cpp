@@ -20,11 +20,13 @@ Json to_json(const StepWindow& w) {
           {"positions", w.positions},
           {"supervised", w.supervised},
           {"loss_sum", w.loss_sum},
-          {"seconds", w.seconds}};
+          {"seconds", w.seconds},
+          {"pairs", w.pairs}};
 }
 
 StepWindow window_from(const Json& json) {
-  return {json.at("steps"), json.at("tokens"), json.at("positions"), json.at("supervised"), json.at("loss_sum"), json.at("seconds")};
+  return {json.at("steps"), json.at("tokens"), json.at("positions"), json.at("supervised"), json.at("loss_sum"), json.at("seconds"),
+          json.value("pairs", std::int64_t{0})};
 }
 
 Json to_json(const GemmLedger& ledger) {

@@ -53,7 +53,7 @@ fs::path copy_until(const fs::path& output, const fs::path& to, std::int64_t ste
 namespace {
 
 // Of the clock, and of the process.
-constexpr std::array<const char*, 7> kTimed = {"time", "Time", "PerSecond", "per_second", "ETA", "eta_s", "hardware/"};
+constexpr std::array<const char*, 8> kTimed = {"tilisation", "time", "Time", "PerSecond", "per_second", "ETA", "eta_s", "hardware/"};
 
 // Of metrics.jsonl, a line each without what is another at every run.
 std::vector<std::string> logged(const fs::path& output) {

@@ -87,10 +87,15 @@ TEST(Runs, EveryRecipeWritesWhatIsPromised) {
     expect_exported_like(shop.path("model"), shop.output());
     expect_names(shop.output(),
                  {"Train/Loss", "Train/Perplexity", "Train/StepTime_s", "Train/GPU_Memory_MB", "Train/Progress",
-                  "Train/TimePerStep_ms", "stability/loss", "stability/gradient_norm", "stability/learning_rate"},
+                  "Train/TimePerStep_ms", "Train/TokensPerSecond", "Train/SupervisedTokensPerSecond", "Train/ETA_s", "Train/Utilisation",
+                  "Train/FP8_GEMM_Share", "stability/loss", "stability/gradient_norm", "stability/learning_rate"},
                  {"Eval/Loss", "Eval/Perplexity", "Eval/Tokens"});
     expect_stability_report(shop.output());
     EXPECT_EQ(metric(shop.output(), "Train/Loss").size(), 18u);
+    for (const double share : metric(shop.output(), "Train/Utilisation")) {
+      EXPECT_GT(share, 0.0);
+      EXPECT_LT(share, 2.0);
+    }
     EXPECT_EQ(metric(shop.output(), "Eval/Loss").size(), 2u);
 
     const nlohmann::json json = read_json(shop.output() / "run.json");
@@ -120,7 +125,8 @@ TEST(Runs, MultiGpuProgramHasItsOwnNamesAndKeepsTheBest) {
   for (const char* line : {"\nepoch 1: loss ", "\nepoch 2: loss "}) EXPECT_EQ(run.count(line), 1u) << run.err;
   expect_names(shop.output(),
                {"train/loss", "train/perplexity", "train/learning_rate", "train/grad_norm", "train/tokens_per_second",
-                "train/gpu_memory_gb", "train/step"},
+                "train/gpu_memory_gb", "train/step", "train/supervised_tokens_per_second", "train/eta_s", "train/utilisation",
+                "train/fp8_gemm_share"},
                {"eval/loss", "eval/perplexity", "eval/epoch", "eval/step"});
   expect_stability_report(shop.output());
   expect_exported_like(shop.path("model"), shop.output());
