@@ -350,9 +350,9 @@ void declare_output(Declarations& d, bool multi) {
   d.whole("log_interval", &RunConfig::log_interval, {.fallback = multi ? 10 : 50, .least = 1}, "log every N steps");
   d.whole("save_interval", &RunConfig::save_interval, {.fallback = 1000, .zero = "only the final model"},
           "save a checkpoint every N steps, at the end and on Ctrl-C or SIGTERM; SIGUSR1 saves one at once");
-  d.whole("save_ahead", &RunConfig::save_ahead, {.zero = "training waits"},
-          "steps that training may do while a checkpoint is being written; a kill costs at most save_interval + save_ahead "
-          "steps");
+  d.whole("save_ahead", &RunConfig::save_ahead, {.fallback = 1000, .zero = "training waits for the files"},
+          "steps that training may do while a checkpoint is being written; a kill costs save_interval steps and those "
+          "at most");
   d.whole("keep_checkpoints", &RunConfig::keep_checkpoints, {.fallback = 2, .least = 1},
           "older checkpoints are removed");
   Option& resume = d.text("resume", "auto|DIR", &RunConfig::resume, "",

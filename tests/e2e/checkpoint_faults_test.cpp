@@ -100,7 +100,7 @@ TEST(CheckpointFaults, KilledAHundredTimesWhileSaving) {
   }
   EXPECT_EQ(in_saves, kKillsInSaves);
   const std::int64_t last = before.last;
-  std::printf("%d kills, %d of them in a save; step %lld reached; interval %lld: at most %lld steps lost at once, with --save_ahead 1 %lld\n",
+  std::printf("%d kills, %d of them in a save; step %lld reached; interval %lld: at most %lld steps lost at once with --save_ahead 0, with 1 %lld\n",
               kills, in_saves, static_cast<long long>(last), static_cast<long long>(kInterval),
               static_cast<long long>(most_lost[0]), static_cast<long long>(most_lost[1]));
   // The kills were hard enough to cost what they may.
