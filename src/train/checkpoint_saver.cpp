@@ -38,12 +38,13 @@ void CheckpointSaver::save(std::int64_t step, nlohmann::ordered_json state) {
   CHECK(engine_.steps_in_flight() == 0, "a checkpoint while {} steps are in flight", engine_.steps_in_flight());
   CheckpointContent content{&model_, &engine_.params(), tensors_beside_model(engine_, model_), std::move(state)};
   // Copies that training would only wait for are not made.
-  std::shared_ptr<HostCopy> copy = breaks_promise(step + 1) ? nullptr : copy_if_it_fits(tensors_to_copy(content));
+  const bool must_be_whole = breaks_promise(step + 1);
+  std::shared_ptr<HostCopy> copy = must_be_whole ? nullptr : copy_if_it_fits(tensors_to_copy(content));
   if (copy == nullptr) {
     waited_for_files_ = true;
     DeviceBytes values(engine_.backend(), engine_.stream());
     write_or_warn(step, content, values, -1);
-    say_cost_once(now_seconds() - started);
+    if (must_be_whole) say_cost_once(now_seconds() - started);
     return;
   }
   const double waited = now_seconds() - started;
