@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "backend/plan/plan_ops.h"
 #include "model/loss.h"
 
 namespace llmfp8 {
@@ -123,24 +122,19 @@ void Generator::allocate_inputs() {
 }
 
 void Generator::plan_memory() {
-  Arena planning;
-  const std::unique_ptr<Ops> real = backend_.create_ops(*stream_, planning);
-  PlanOps plan(*real, planning);
   const SampleArgs sampling;
-  for (std::int64_t capacity : prompt_capacities_) {
-    planning.begin_phase(prefill_phase(capacity));
-    prefill(plan, capacity, sampling);
-    planning.end_phase();
-  }
-  for (std::int64_t rows : row_capacities_) {
-    planning.begin_phase(decode_phase(rows));
-    decode(plan, rows, sampling);
-    planning.end_phase();
-  }
-  const std::size_t bytes = planning.plan().peak_bytes();
-  arena_buffer_ = backend_.allocate(bytes, "activations and scratch of generation");
-  arena_ = std::make_unique<Arena>(planning.plan(), arena_buffer_.data(), bytes);
-  ops_ = backend_.create_ops(*stream_, *arena_);
+  planned_ = std::make_unique<PlannedOps>(backend_, *stream_, "activations and scratch of generation", [&](Ops& ops) {
+    for (std::int64_t capacity : prompt_capacities_) {
+      ops.arena().begin_phase(prefill_phase(capacity));
+      prefill(ops, capacity, sampling);
+      ops.arena().end_phase();
+    }
+    for (std::int64_t rows : row_capacities_) {
+      ops.arena().begin_phase(decode_phase(rows));
+      decode(ops, rows, sampling);
+      ops.arena().end_phase();
+    }
+  });
 }
 
 Batch Generator::prompt_batch(std::int64_t capacity) const {
@@ -299,9 +293,9 @@ void Generator::admit(Run& run) {
   upload(row_counts_, {num_docs, num_docs, 0, 0});
   const std::int64_t capacity = smallest_holding(prompt_capacities_, num_tokens);
   ++run.sampling.draw;
-  arena_->begin_phase(prefill_phase(capacity));
-  prefill(*ops_, capacity, run.sampling);
-  arena_->end_phase();
+  planned_->arena().begin_phase(prefill_phase(capacity));
+  prefill(planned_->ops(), capacity, run.sampling);
+  planned_->arena().end_phase();
   const std::vector<std::int32_t> sampled = read_tokens(admitted.size());
   for (std::size_t i = 0; i < admitted.size(); ++i) {
     take_token(run, admitted[i], sampled[i]);
@@ -329,9 +323,9 @@ void Generator::advance(Run& run) {
   upload(slots_, slots);
   upload(row_counts_, {count, count, 0, 0});
   ++run.sampling.draw;
-  arena_->begin_phase(decode_phase(rows));
-  decode(*ops_, rows, run.sampling);
-  arena_->end_phase();
+  planned_->arena().begin_phase(decode_phase(rows));
+  decode(planned_->ops(), rows, run.sampling);
+  planned_->arena().end_phase();
   const std::vector<std::int32_t> sampled = read_tokens(run.active.size());
   for (std::size_t i = 0; i < run.active.size(); ++i) take_token(run, run.active[i], sampled[i]);
   std::erase_if(run.active, [](const Sequence& sequence) { return sequence.done; });
@@ -352,7 +346,7 @@ std::vector<Generation> Generator::generate(std::span<const std::vector<std::int
     }
   }
   CHECK(options.max_new_tokens >= 1, "max_new_tokens is {}, wanted at least 1", options.max_new_tokens);
-  arena_->abandon_phase();  // an exception may have left one half done
+  planned_->arena().abandon_phase();  // an exception may have left one half done
   times_ = {};
   Run run{prompts, options, std::vector<Generation>(prompts.size()), 0, {}, {}, {}, {}};
   run.sampling.temperature = static_cast<float>(options.sampling.temperature);

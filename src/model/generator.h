@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "backend/plan/planned_ops.h"
 #include "model/transformer.h"
 
 namespace llmfp8 {
@@ -66,7 +67,7 @@ class Generator {
 
   const GenerateTimes& times() const { return times_; }  // of the last call
   std::size_t cache_bytes() const { return cache_.bytes(); }
-  std::size_t arena_bytes() const { return arena_buffer_.bytes(); }
+  std::size_t arena_bytes() const { return planned_->bytes(); }
 
  private:
   struct Sequence;
@@ -108,9 +109,7 @@ class Generator {
   Tensor sampled_;              // [max_batch]
 
   Buffer cache_;  // keys and values: 2 * layers x A [max_batch + 1, max_len * kv_size]
-  std::unique_ptr<Arena> arena_;
-  Buffer arena_buffer_;
-  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<PlannedOps> planned_;
   GenerateTimes times_;
 };
 

@@ -2,6 +2,7 @@
 // then. Called by the trainer through Console; ConsoleSink prints what is logged.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -38,7 +39,7 @@ struct ConsoleOptions {
 
 // What of a known total is done, in steps.
 inline double work_done(const Progress& progress) {
-  return progress.work == progress.work ? progress.work : static_cast<double>(progress.step);
+  return std::isnan(progress.work) ? static_cast<double>(progress.step) : progress.work;
 }
 
 // Thread-safe. No control character is written unless the file is a terminal.

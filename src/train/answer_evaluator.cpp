@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "train/generation_progress.h"
 #include "train/interrupt.h"
 
 namespace llmfp8 {
@@ -28,12 +29,7 @@ AnswerEvaluator::AnswerEvaluator(Engine& engine, const RunInputs& inputs, const 
   options_.stop_ids = stop_ids(engine.config(), inputs.chat_template.get(), tokenizer_);
   options_.progress = [this](const GenerateProgress& progress) {
     throw_if_interrupted();
-    Progress shown;
-    shown.step = progress.finished;
-    shown.work = progress.work;
-    shown.total_steps = problems();
-    shown.what = "answer";
-    console_->update(shown);
+    console_->update(shown(progress, prompts_.size(), "answer"));
   };
   const GeneratorLimits limits = limits_for(prompts_, engine.config(), options.batch_size, options.max_new_tokens);
   transformer_ = std::make_unique<Transformer>(engine.config(), limits.max_len, engine.backend(), *stream_);

@@ -1,6 +1,5 @@
 #include "train/evaluation.h"
 
-#include "backend/plan/plan_ops.h"
 #include "train/interrupt.h"
 
 namespace llmfp8 {
@@ -40,28 +39,21 @@ LossEvaluator::LossEvaluator(Backend& backend, const ModelConfig& config, ParamS
       transformer_(config, limits.max_doc_tokens, backend, *stream_),
       batch_(limits, backend),
       scalars_buffer_(backend.allocate(sizeof(StepScalars), "evaluation sums")),
-      scalars_(static_cast<StepScalars*>(scalars_buffer_.data())) {
-  Arena planning;
-  const std::unique_ptr<Ops> real = backend.create_ops(*stream_, planning);
-  PlanOps plan(*real, planning);
-  for (const Batch& batch : batch_.kinds()) {
-    planning.begin_phase(evaluation_phase(batch));
-    evaluate_batch(transformer_, plan, batch, params_, backend_.capabilities().logits_bytes, scalars_);
-    planning.end_phase();
-  }
-  const std::size_t bytes = planning.plan().peak_bytes();
-  arena_buffer_ = backend.allocate(bytes, "activations of an evaluation batch");
-  arena_ = std::make_unique<Arena>(planning.plan(), arena_buffer_.data(), bytes);
-  ops_ = backend.create_ops(*stream_, *arena_);
+      scalars_(static_cast<StepScalars*>(scalars_buffer_.data())),
+      planned_(backend, *stream_, "activations of an evaluation batch", [this](Ops& ops) {
+        for (const Batch& batch : batch_.kinds()) run(ops, batch);
+      }) {}
+
+void LossEvaluator::run(Ops& ops, const Batch& batch) {
+  ops.arena().begin_phase(evaluation_phase(batch));
+  evaluate_batch(transformer_, ops, batch, params_, backend_.capabilities().logits_bytes, scalars_);
+  ops.arena().end_phase();
 }
 
 EvalResult LossEvaluator::evaluate(const HostBatch& host) {
   const StepScalars zero;
   backend_.copy_to_device(scalars_, &zero, sizeof(zero), *stream_);
-  const Batch batch = batch_.upload(host, *stream_);
-  arena_->begin_phase(evaluation_phase(batch));
-  evaluate_batch(transformer_, *ops_, batch, params_, backend_.capabilities().logits_bytes, scalars_);
-  arena_->end_phase();
+  run(planned_.ops(), batch_.upload(host, *stream_));
   StepScalars sums;
   backend_.copy_to_host(&sums, scalars_, sizeof(sums), *stream_);
   backend_.synchronize(*stream_);

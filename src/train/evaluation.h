@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "backend/plan/planned_ops.h"
 #include "data/batch_loader.h"
 #include "model/transformer.h"
 #include "report/console.h"
@@ -40,15 +41,16 @@ class LossEvaluator {
   EvalResult evaluate(const HostBatch& batch);
 
  private:
+  void run(Ops& ops, const Batch& batch);
+
   Backend& backend_;
   ParamStore& params_;
   std::unique_ptr<Stream> stream_;
   Transformer transformer_;
   DeviceBatch batch_;
-  Buffer scalars_buffer_, arena_buffer_;
+  Buffer scalars_buffer_;
   StepScalars* scalars_ = nullptr;  // device
-  std::unique_ptr<Arena> arena_;
-  std::unique_ptr<Ops> ops_;
+  PlannedOps planned_;
 };
 
 }  // namespace llmfp8

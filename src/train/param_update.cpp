@@ -1,9 +1,5 @@
 #include "train/param_update.h"
 
-#include <algorithm>
-
-#include "backend/plan/plan_ops.h"
-
 namespace llmfp8 {
 namespace {
 
@@ -47,17 +43,11 @@ void ParamUpdate::prepare_overlap() {
   gradient_known_ = backend.create_event(EventKind::ordering);
   for (Group& group : groups_) group.done = backend.create_event(EventKind::ordering);
   scalars_buffer_ = backend.allocate(sizeof(StepScalars), "step scalars");
-
-  Arena planning;
-  const std::unique_ptr<Ops> real = backend.create_ops(*stream_, planning);
-  PlanOps plan(*real, planning);
-  planning.begin_phase(kPhase);
-  run(plan, static_cast<const StepScalars*>(scalars_buffer_.data()));
-  planning.end_phase();
-  const std::size_t bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
-  arena_buffer_ = backend.allocate(bytes, "activations and scratch");
-  arena_ = std::make_unique<Arena>(planning.plan(), arena_buffer_.data(), bytes);
-  ops_ = backend.create_ops(*stream_, *arena_);
+  planned_ = std::make_unique<PlannedOps>(backend, *stream_, "activations and scratch", [this](Ops& ops) {
+    ops.arena().begin_phase(kPhase);
+    run(ops, static_cast<const StepScalars*>(scalars_buffer_.data()));
+    ops.arena().end_phase();
+  });
 }
 
 void ParamUpdate::start(Ops& ops, Stream& main, const StepScalars* scalars) {
@@ -67,14 +57,15 @@ void ParamUpdate::start(Ops& ops, Stream& main, const StepScalars* scalars) {
   ops.copy(as_bytes(scalars), as_bytes(own_scalars));
   parts_.backend.record(*gradient_known_, main);
   parts_.backend.wait(*stream_, *gradient_known_);
-  arena_->abandon_phase();  // an exception may have left one half done
-  arena_->begin_phase(kPhase);
+  Arena& arena = planned_->arena();
+  arena.abandon_phase();  // an exception may have left one half done
+  arena.begin_phase(kPhase);
   for (std::size_t group = 0; group < groups_.size(); ++group) {
-    run_group(*ops_, group, own_scalars);
+    run_group(planned_->ops(), group, own_scalars);
     parts_.backend.record(*groups_[group].done, *stream_);
     groups_[group].pending = true;
   }
-  arena_->end_phase();
+  arena.end_phase();
 }
 
 void ParamUpdate::wait(std::size_t group, Stream& main) {

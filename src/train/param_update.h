@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/plan/planned_ops.h"
 #include "optim/optimizer.h"
 #include "params/grad_target.h"
 #include "params/param_store.h"
@@ -32,7 +33,7 @@ class ParamUpdate {
   // Allocates what start() needs. Once, before the first start().
   void prepare_overlap();
   bool overlaps() const { return stream_ != nullptr; }
-  std::size_t bytes() const { return arena_buffer_.bytes() + scalars_buffer_.bytes(); }
+  std::size_t bytes() const { return (planned_ ? planned_->bytes() : 0) + scalars_buffer_.bytes(); }
 
   // The same on a stream of its own, behind what ops has enqueued on `main`. scalars may change afterwards; gradients may
   // not before main waits for every group.
@@ -59,9 +60,8 @@ class ParamUpdate {
   std::vector<Group> groups_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Event> gradient_known_;
-  std::unique_ptr<Arena> arena_;
-  std::unique_ptr<Ops> ops_;
-  Buffer arena_buffer_, scalars_buffer_;  // the scalars as they were when start() was called
+  Buffer scalars_buffer_;  // the scalars as they were when start() was called
+  std::unique_ptr<PlannedOps> planned_;
 };
 
 // The weights, where an update may be under way: whoever asks for some makes `main` wait for them.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backend/plan/plan_ops.h"
+#include "backend/plan/planned_ops.h"
 #include "hub/convert.h"
 #include "hub/safetensors_writer.h"
 #include "model/loss.h"
@@ -122,16 +122,9 @@ ForwardTrace trace_forward(Engine& engine, const HostBatch& host) {
   const Batch batch = device.upload(host, engine.stream());
   Tracer tracer(engine, host, batch);
 
-  Arena planning;
-  const std::unique_ptr<Ops> asked = backend.create_ops(engine.stream(), planning);
-  PlanOps plan(*asked, planning);
-  tracer.run(plan, nullptr);
-  const std::size_t bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
-  const Buffer memory = backend.allocate(bytes, "forward pass of parity");
-  Arena arena(planning.plan(), memory.data(), bytes);
-  const std::unique_ptr<Ops> ops = backend.create_ops(engine.stream(), arena);
+  PlannedOps planned(backend, engine.stream(), "forward pass of parity", [&](Ops& ops) { tracer.run(ops, nullptr); });
   ForwardTrace trace;
-  tracer.run(*ops, &trace);
+  tracer.run(planned.ops(), &trace);
   return trace;
 }
 

@@ -29,6 +29,10 @@ void report_rows(const RunInputs& inputs) {
 
 bool wants_chat_template(const std::string& name, const Dataset& dataset) { return name != "auto" || has_conversations(dataset); }
 
+void keep_first(std::vector<std::int64_t>& rows, std::int64_t most) {
+  if (most > 0 && std::ssize(rows) > most) rows.resize(static_cast<std::size_t>(most));
+}
+
 TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console) {
   TokenizedDataset rows = tokenize_dataset(dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
     Progress progress;
@@ -89,8 +93,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   throw_if_interrupted();
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
   if (config.eval_interval == 0 && config.eval_interval_steps == 0) split.test.clear();
-  if (config.eval_max_rows > 0 && static_cast<std::int64_t>(split.test.size()) > config.eval_max_rows)
-    split.test.resize(static_cast<std::size_t>(config.eval_max_rows));
+  keep_first(split.test, config.eval_max_rows);
   const RowEncoder encoder(*inputs.tokenizer, inputs.chat_template.get(), {config.max_seq_length, config.loss_on});
   inputs.rows = std::make_unique<TokenizedDataset>(tokenize_rows(*inputs.dataset, split, encoder, console));
   check_vocabulary(*inputs.rows, *inputs.model, *inputs.tokenizer);

@@ -36,6 +36,8 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console);
 // The parts of it that `llm-fp8 eval` shares.
 // Whether the rows need a chat template; one that was named (not "auto") is checked even if no row needs it.
 bool wants_chat_template(const std::string& name, const Dataset& dataset);
+// --eval_max_rows; 0: all stay.
+void keep_first(std::vector<std::int64_t>& rows, std::int64_t most);
 // With a line of progress. Throws Interrupted.
 TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console);
 // Throws Error where a token's id has no row in the model's embedding.

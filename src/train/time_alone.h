@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/plan/plan_ops.h"
+#include "backend/plan/planned_ops.h"
 
 namespace llmfp8 {
 
@@ -55,15 +55,8 @@ double planned_least_ms(Backend& backend, Stream& stream, Run&& run, int repeats
     run(ops);
     ops.arena().end_phase();
   };
-  Arena planning;
-  const std::unique_ptr<Ops> shapes = backend.create_ops(stream, planning);
-  PlanOps plan(*shapes, planning);
-  phase(plan);
-  const std::size_t scratch_bytes = std::max(planning.plan().peak_bytes(), kArenaAlignment);
-  const Buffer scratch = backend.allocate(scratch_bytes, "scratch of one operation");
-  Arena arena(planning.plan(), scratch.data(), scratch_bytes);
-  const std::unique_ptr<Ops> ops = backend.create_ops(stream, arena);
-  return AloneClock(backend, stream).least_ms(repeats, [&] { phase(*ops); });
+  PlannedOps planned(backend, stream, "scratch of one operation", phase);
+  return AloneClock(backend, stream).least_ms(repeats, [&] { phase(planned.ops()); });
 }
 
 }  // namespace llmfp8

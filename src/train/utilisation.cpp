@@ -9,11 +9,12 @@ namespace {
 
 double square_product_ms(Backend& backend, Stream& stream, std::int64_t n) {
   const Shape shape{n, n};
-  const RandomMatrix a(backend, stream, DType::bf16, shape), b(backend, stream, DType::bf16, shape), out(backend, stream, DType::bf16, shape);
+  const RandomMatrix a(backend, stream, DType::bf16, shape), b(backend, stream, DType::bf16, shape);
+  const Buffer out = backend.allocate(static_cast<std::size_t>(shape.numel()) * size_bytes(DType::bf16), "a product");
   GemmArgs args;
   args.a = QTensor::high_precision(a.tensor());
   args.b = QTensor::high_precision(b.tensor());
-  args.out = out.tensor();
+  args.out = out.tensor(DType::bf16, shape);
   return planned_least_ms(backend, stream, [&](Ops& ops) { ops.gemm(args); }, 3);
 }
 

@@ -33,6 +33,15 @@ const Kind kKinds[] = {
      {"--mixed_precision", "fp8", "--batch_size", "2", "--gradient_accumulation_steps", "2"}},
 };
 
+// A run cut off behind the checkpoint of `step` and resumed, in the folder "cut", becomes the one that went through.
+void expect_same_from(Workshop& shop, const Args& flags, std::int64_t step) {
+  const fs::path cut = copy_until(shop.output(), shop.path("cut"), step);
+  Args again = flags;
+  again.insert(again.end(), {"--resume", "auto", "--output_dir", cut.string()});
+  run_well("train_fp8", shop.args(again));
+  expect_same_run(shop.output(), cut);
+}
+
 TEST(Resume, AnyCheckpointLeadsToTheSameBits) {
   for (const Kind& kind : kKinds) {
     SCOPED_TRACE(kind.name);
@@ -66,12 +75,8 @@ TEST(Resume, OverASkippedStep) {
   ASSERT_EQ(skipped.size(), 2u);
   for (const std::int64_t step : {skipped[0] - 1, skipped[0], skipped[0] + 1, skipped[1]}) {
     SCOPED_TRACE(step);
-    const fs::path cut = copy_until(shop.output(), shop.path("cut"), step);
-    Args again = flags;
-    again.insert(again.end(), {"--resume", "auto", "--output_dir", cut.string()});
-    run_well("train_fp8", shop.args(again));
-    expect_same_run(shop.output(), cut);
-    EXPECT_EQ(read_json(cut / "run.json").at("skipped_steps").get<std::vector<std::int64_t>>(), skipped);
+    expect_same_from(shop, flags, step);
+    EXPECT_EQ(read_json(shop.path("cut") / "run.json").at("skipped_steps").get<std::vector<std::int64_t>>(), skipped);
   }
 }
 
@@ -83,11 +88,7 @@ TEST(Resume, EveryStepOfTwoEpochs) {
   ASSERT_EQ(steps.size(), 18u);
   for (const std::int64_t step : steps) {
     SCOPED_TRACE(step);
-    const fs::path cut = copy_until(shop.output(), shop.path("cut"), step);
-    Args again = flags;
-    again.insert(again.end(), {"--resume", "auto", "--output_dir", cut.string()});
-    run_well("train_fp8", shop.args(again));
-    expect_same_run(shop.output(), cut);
+    expect_same_from(shop, flags, step);
   }
 }
 

@@ -141,12 +141,16 @@ DeviceMemory make_device_one() {
   return one;
 }
 
-GemmPlan make_plan(const GemmProblem& p) {
+// device_one: see GemmPlan.
+GemmPlan make_plan(const GemmProblem& p, const float* device_one) {
   GemmPlan plan;
   plan.desc = make_matmul_desc();
   set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_left ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_right ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (p.sums_in_place) set(plan.desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE);
+  if (p.sums_in_place) {
+    set(plan.desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE);
+    plan.device_one = device_one;
+  }
   if (p.mx) {
     const auto mode = static_cast<std::int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0);
     set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
@@ -270,9 +274,8 @@ void GemmEngine::multiply(const GemmProblem& problem, const GemmOperands& operan
                           cudaStream_t stream) {
   const std::lock_guard lock(mutex_);
   auto found = plans_.find(problem);
-  if (found == plans_.end()) found = plans_.emplace(problem, make_plan(problem)).first;
+  if (found == plans_.end()) found = plans_.emplace(problem, make_plan(problem, static_cast<const float*>(one_.get()))).first;
   GemmPlan& plan = found->second;
-  if (problem.sums_in_place) plan.device_one = static_cast<const float*>(one_.get());
   if (operands.left_scale_inv != nullptr) {
     set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, operands.left_scale_inv);
     set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, operands.right_scale_inv);

@@ -25,6 +25,8 @@ namespace llmfp8 {
 namespace {
 
 constexpr std::int64_t kMostRows = 1 << 22;
+const Choices<UpdateOverlap> kUpdateOverlaps = {
+    {"auto", UpdateOverlap::automatic}, {"on", UpdateOverlap::on}, {"off", UpdateOverlap::off}};
 
 struct BenchFlags {
   std::string model, lengths, profile, device = "auto", recipe = "default", recompute = "none", grad_dtype = "auto";
@@ -50,7 +52,7 @@ void declare(FlagSet& flags, BenchFlags& given) {
   flags.on_off("fp8_lm_head", &given.fp8_lm_head, "the language-model head in FP8 too");
   flags.whole("accumulation", {1, 4096}, &given.accumulation, "micro-batches of a step");
   flags.whole("steps", {1, 100000}, &given.steps, "timed steps, after three others");
-  flags.choice("update_overlap", {"auto", "on", "off"}, &given.update_overlap, "AdamW under the next step's forward pass; auto: on a GPU");
+  flags.choice("update_overlap", words(kUpdateOverlaps), &given.update_overlap, "AdamW under the next step's forward pass; auto: on a GPU");
   flags.choice("grad_dtype", {"auto", "fp32", "bf16"}, &given.grad_dtype, "of the gradients of weights; auto: fp32 where they accumulate");
   flags.choice("optim_state", words(kOptimStates), &given.optim_state, "how AdamW keeps its moments");
   flags.choice("weight_update", words(kWeightUpdates), &given.weight_update, "how a bf16 weight takes small updates");
@@ -92,7 +94,7 @@ BenchmarkOptions options_of(const FlagSet& flags, const BenchFlags& given) {
   o.engine.recompute = meaning(kRecompute, given.recompute);
   o.engine.optimizer.state = meaning(kOptimStates, given.optim_state);
   o.engine.optimizer.weight_update = meaning(kWeightUpdates, given.weight_update);
-  o.engine.update_overlap = given.update_overlap == "auto" ? UpdateOverlap::automatic : given.update_overlap == "on" ? UpdateOverlap::on : UpdateOverlap::off;
+  o.engine.update_overlap = meaning(kUpdateOverlaps, given.update_overlap);
   const bool wide = given.grad_dtype == "auto" ? given.accumulation > 1 : given.grad_dtype == "fp32";
   o.engine.grad_dtype = wide ? DType::f32 : DType::bf16;
   return o;

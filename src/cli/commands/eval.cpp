@@ -22,6 +22,7 @@
 #include "report/console.h"
 #include "report/text_table.h"
 #include "train/answer_eval.h"
+#include "train/generation_progress.h"
 #include "train/run_inputs.h"
 
 namespace llmfp8 {
@@ -157,8 +158,7 @@ MeasuredLoss measure_loss(ModelSession& session, const Dataset& dataset, const s
                           const EvalFlags& given) {
   SplitRows split;
   split.test = rows;
-  if (given.eval_max_rows > 0 && static_cast<std::int64_t>(rows.size()) > given.eval_max_rows)
-    split.test.resize(static_cast<std::size_t>(given.eval_max_rows));
+  keep_first(split.test, given.eval_max_rows);
   const ChatTemplate* chat_template =
       wants_chat_template(given.model.chat_template, dataset) ? &session.chat_template() : nullptr;
   const RowEncoder encoder(session.tokenizer(), chat_template, {given.max_seq_length, meaning(kLossOn, given.loss_on)});
@@ -180,10 +180,7 @@ std::vector<AnswerRecord> answer(ModelSession& session, const std::vector<Answer
   GenerateOptions options;
   options.max_new_tokens = given.max_new_tokens;
   options.stop_ids = stop_ids(session.config(), &session.chat_template(), session.tokenizer());
-  options.progress = [&](const GenerateProgress& progress) {
-    console.update(
-        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .work = progress.work, .what = "problem"});
-  };
+  options.progress = [&](const GenerateProgress& progress) { console.update(shown(progress, prompts.size(), "problem")); };
   const std::vector<Generation> generations = session.generate(prompts, options);
   console.finish();
   std::vector<AnswerRecord> records;

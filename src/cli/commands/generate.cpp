@@ -14,6 +14,7 @@
 #include "data/jsonl.h"
 #include "report/console.h"
 #include "train/answer_eval.h"
+#include "train/generation_progress.h"
 
 namespace llmfp8 {
 namespace {
@@ -146,10 +147,7 @@ int run_generate(CommandArgs args) {
   options.sampling = {given.temperature, given.top_p, static_cast<std::uint64_t>(given.seed)};
   options.stop_ids = given.chat ? stop_ids(session.config(), &session.chat_template(), session.tokenizer())
                                 : stop_ids(session.config(), nullptr, session.tokenizer());
-  options.progress = [&](const GenerateProgress& progress) {
-    console.update(
-        {.step = progress.finished, .total_steps = static_cast<std::int64_t>(prompts.size()), .work = progress.work, .what = "prompt"});
-  };
+  options.progress = [&](const GenerateProgress& progress) { console.update(shown(progress, prompts.size(), "prompt")); };
   const std::vector<Generation> generations = session.generate(tokens, options);
   console.finish();
   for (std::size_t i = 0; i < prompts.size(); ++i) {
