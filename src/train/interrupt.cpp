@@ -1,39 +1,49 @@
 #include "train/interrupt.h"
 
+#include <atomic>
 #include <csignal>
+#include <thread>
+
+#include <unistd.h>
 
 namespace llmfp8 {
 namespace {
 
-volatile std::sig_atomic_t received = 0;
-volatile std::sig_atomic_t save_requested = 0;
+// Written by a handler, read by other threads.
+std::atomic<int> received = 0;
+std::atomic<bool> save_requested = false;
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 
 extern "C" void on_signal(int signal) {
-  if (received != 0) {
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  }
-  received = signal;
+  if (received.exchange(signal) == 0) return;
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
 }
 
-extern "C" void on_save_request(int) { save_requested = 1; }
+extern "C" void on_save_request(int) { save_requested = true; }
 
 }  // namespace
 
+// A handler's frame lies below the stack pointer, and oneDNN's f32 kernels for AVX and AVX2 let that point into a buffer of
+// the heap: a handler must not run on a thread that computes. Threads inherit what is blocked.
 void install_interrupt_handlers() {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   std::signal(SIGUSR1, on_save_request);
+  sigset_t handled;
+  sigemptyset(&handled);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&handled, signal);
+  pthread_sigmask(SIG_BLOCK, &handled, nullptr);
+  std::thread([handled] {
+    pthread_sigmask(SIG_UNBLOCK, &handled, nullptr);
+    while (true) pause();
+  }).detach();
 }
 
 bool interrupted() { return received != 0; }
 int interrupt_signal() { return received; }
 
-bool take_save_request() {
-  const bool is_requested = save_requested != 0;
-  save_requested = 0;
-  return is_requested;
-}
+bool take_save_request() { return save_requested.exchange(false); }
 
 void throw_if_interrupted() {
   if (interrupted()) throw Interrupted();

@@ -6,6 +6,8 @@
 
 namespace llmfp8 {
 
+// Before any other thread starts: a thread of its own takes these signals, and the caller and all threads that it starts later
+// never see them. A program that is started from here begins with them blocked, unless it is told otherwise.
 void install_interrupt_handlers();
 bool interrupted();
 int interrupt_signal();  // 0 where none came

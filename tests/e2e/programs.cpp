@@ -86,12 +86,13 @@ Finished run_program(const std::string& name, const Args& args, const RunOptions
   if (child == 0) become(path, args, options, folder.path());
 
   Finished finished;
-  bool interrupted = false, timed_out = false;
+  bool timed_out = false;
+  int sent = 0;
   int status = 0;
   for (int waited = 0; waitpid(child, &status, WNOHANG) == 0; waited += kPollMilliseconds) {
-    if (options.interrupt_when && !interrupted && options.interrupt_when()) {
+    if (options.interrupt_when && sent < options.times && options.interrupt_when()) {
       kill(child, options.signal);
-      interrupted = true;
+      ++sent;
     }
     if (waited > kLongestMilliseconds && !timed_out) {
       kill(child, SIGKILL);

@@ -15,8 +15,9 @@ using Args = std::vector<std::string>;
 struct RunOptions {
   std::map<std::string, std::string> environment = {};  // beside the test's own; "" removes a variable
   unsigned long max_file_bytes = 0;           // RLIMIT_FSIZE: a disk that is full for files above it; 0: no limit
-  std::function<bool()> interrupt_when = {};  // `signal` is sent once, as soon as this is true; asked every 2 ms
+  std::function<bool()> interrupt_when = {};  // `signal` is sent as soon as this is true; asked every 2 ms
   int signal = 2;                             // SIGINT
+  int times = 1;                              // so often, 2 ms apart, while interrupt_when holds
 };
 
 struct Finished {

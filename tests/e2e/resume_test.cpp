@@ -179,6 +179,23 @@ TEST(Resume, Sigusr1SavesAndTheRunGoesOn) {
   EXPECT_EQ(metric(shop.output(), "Train/Loss"), metric(other, "Train/Loss"));
 }
 
+// A handler that runs on a thread inside a kernel which has the stack pointer in a buffer of the heap destroys the heap
+// (oneDNN's f32 kernels for AVX2): 15 to 60 signals were enough.
+TEST(Resume, SignalsNeverMeetAComputingThread) {
+  Workshop shop;
+  const Args flags = {"--mixed_precision", "fp8", "--save_interval", "0", "--num_epochs", "20"};
+  run_well("train_fp8", shop.args(flags));
+  Args saving = flags;
+  const fs::path other = shop.path("other");
+  saving.insert(saving.end(), {"--output_dir", other.string()});
+  const Finished run = run_program(
+      "train_fp8", shop.args(saving),
+      {.interrupt_when = [&] { return lines_of(other / "metrics.jsonl") > 5; }, .signal = SIGUSR1, .times = 400});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_GE(run.count("checkpoint of step "), 3u) << run.err;
+  EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), read_bytes(other / "model.safetensors"));
+}
+
 TEST(Resume, BestModelIsNotReplacedByAWorseOne) {
   Workshop shop;
   // Too large a rate: the second epoch is worse than the first.
