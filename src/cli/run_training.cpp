@@ -36,21 +36,13 @@ std::string run_name(const RunConfig& config) {
   return text;
 }
 
-// Without NVML a run lacks what it tells, and nothing else.
-std::unique_ptr<HardwareSource> hardware_source(bool is_gpu) {
-  std::string why_not;
-  std::unique_ptr<NvmlGpu> gpu = is_gpu ? NvmlGpu::open(&why_not) : nullptr;
-  if (!why_not.empty()) log::info("no power, temperature and utilisation of the GPU: {}", why_not);
-  return std::make_unique<HardwareSource>(std::move(gpu));
-}
-
 void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
   std::error_code error;
   std::filesystem::create_directories(config.log_dir, error);
   CHECK(!error, "--log_dir {}: cannot be created ({})", config.log_dir, error.message());
   Metrics& metrics = trainer.metrics();
   const bool is_gpu = trainer.device().device.starts_with("cuda");
-  metrics.add(hardware_source(is_gpu));
+  metrics.add(open_hardware_source(is_gpu));
   metrics.add(std::make_unique<ConsoleSink>(console, config.program == Program::train_fp8 ? kTrainFp8Names : kTrainMultiGpuNames));
   // A resumed run goes on in the folder of the one before.
   std::string name = run_name(config);

@@ -142,6 +142,13 @@ ExportSpec ExportSpec::of(const WeightSource& source, const WeightTable& table) 
   return spec;
 }
 
+ExportSpec ExportSpec::of(const WeightTable& table, DType dtype) {
+  ExportSpec spec;
+  for (const ParamSpec& param : table.params())
+    for (const WeightSlice& slice : param.slices) spec.tensors.push_back({slice.name, dtype});
+  return spec;
+}
+
 std::size_t export_bytes(const ExportSpec& spec, const WeightTable& table) {
   std::size_t total = 0;
   for (const ShardPlan& shard : plan_shards(spec, table))

@@ -24,6 +24,8 @@ struct ExportSpec {
   std::size_t max_shard_bytes = std::size_t{5} << 30;
 
   static ExportSpec of(const WeightSource& source, const WeightTable& table);
+  // Of a model without a source: every weight in one dtype, and no other files.
+  static ExportSpec of(const WeightTable& table, DType dtype);
 };
 
 // Writes the model's files into `folder`; the values are those that the model computes with (an exact-update remainder

@@ -50,13 +50,18 @@ class NvmlGpu {
   double read_at_ = 0;                // seconds, steady clock; 0: there is none yet
 };
 
+// For a run on a GPU, or on the CPU alone. Without NVML it lacks what that tells, which is said, and nothing else.
+std::unique_ptr<MetricsSource> open_hardware_source(bool is_gpu);
+
 class HardwareSource : public MetricsSource {
  public:
   explicit HardwareSource(std::unique_ptr<NvmlGpu> gpu);  // null: the process alone
+  // The GPU is asked once a second at most; records in between lack what it tells.
   void append(MetricValues& values) override;
 
  private:
   std::unique_ptr<NvmlGpu> gpu_;
+  double asked_at_ = -1e9;  // the GPU; seconds, steady clock
   double cpu_seconds_ = 0;  // of this process, at the last record
   double wall_seconds_ = 0;
 };

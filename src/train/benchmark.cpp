@@ -9,6 +9,7 @@
 #include "core/rng.h"
 #include "data/token_store.h"
 #include "model/attention.h"
+#include "train/benchmark_steps.h"
 #include "train/time_alone.h"
 
 namespace llmfp8 {
@@ -16,7 +17,6 @@ namespace {
 
 constexpr std::uint64_t kSeed = 42;
 constexpr std::int64_t kMostStepsOfTokens = 64;
-constexpr double kLearningRate = 1e-5, kMaxGradNorm = 1.0;
 
 double now_ms() { return 1e3 * now_seconds(); }
 
@@ -47,13 +47,6 @@ BatchLoaderOptions loader_options(const BenchmarkOptions& o) {
   options.packing = o.packing ? Packing::fill : Packing::off;
   options.last_batch = LastBatch::drop;
   return options;
-}
-
-std::vector<HostBatch> batches_of_step(const BatchLoader& loader, std::int64_t step) {
-  const std::int64_t steps = loader.steps_per_epoch();
-  std::vector<HostBatch> batches;
-  for (std::int64_t m = 0; m < loader.micro_batches(0, step % steps); ++m) batches.push_back(loader.load(0, step % steps, m));
-  return batches;
 }
 
 WorkKind kind_of(const OpInfo& info, std::int64_t vocab_size) {
@@ -134,6 +127,16 @@ double copy_rate(Backend& backend, Stream& stream) {
   return 4.0 * static_cast<double>(elements) / (ms / 1e3);
 }
 
+// A capacity's first step chooses its algorithms.
+void warm_capacities(Engine& engine, const BatchLoader& loader, BenchmarkSteps& steps) {
+  std::set<std::int64_t> warm;
+  for (std::int64_t s = 0; s < loader.steps_per_epoch(); ++s) {
+    const std::vector<HostBatch> batches = steps.batches_of(s);
+    const bool is_new = std::any_of(batches.begin(), batches.end(), [&](const HostBatch& b) { return warm.insert(b.capacity).second; });
+    if (is_new && s >= kBenchmarkWarmUp) engine.train_step(batches, kBenchmarkLearningRate, kBenchmarkMaxGradNorm);
+  }
+}
+
 }  // namespace
 
 std::string_view name(WorkKind kind) {
@@ -170,54 +173,40 @@ BenchmarkResult run_benchmark(Backend& backend, const BenchmarkOptions& options)
   engine_options.train_limits = BatchLimits::of(loader);
   engine_options.flags = {"batch_size", "accumulation", "seq", "", ""};
   r.padding_share = loader.padding_share();
-  std::int64_t step = 0;
+  std::vector<HostBatch> last_batches;
   {
     Engine engine(backend, options.model, engine_options);
     engine.load_random(kSeed);
-    for (; step < kBenchmarkWarmUp; ++step) {
-      engine.train_step(batches_of_step(loader, step), kLearningRate, kMaxGradNorm);
-      if (step == 0) r.start_seconds = (now_ms() - begin) / 1e3;
-    }
-    // A capacity's first step chooses its algorithms.
-    std::set<std::int64_t> warm;
-    for (std::int64_t s = 0; s < loader.steps_per_epoch(); ++s) {
-      const std::vector<HostBatch> batches = batches_of_step(loader, s);
-      const bool is_new = std::any_of(batches.begin(), batches.end(), [&](const HostBatch& b) { return warm.insert(b.capacity).second; });
-      if (is_new && s >= kBenchmarkWarmUp) engine.train_step(batches, kLearningRate, kMaxGradNorm);
-    }
+    BenchmarkSteps steps(engine, loader);
+    steps.run(1);
+    r.start_seconds = (now_ms() - begin) / 1e3;
+    steps.run(kBenchmarkWarmUp - 1);
+    warm_capacities(engine, loader, steps);
     r.memory = engine.memory();
 
     std::int64_t tokens = 0;
-    StepResult last;
-    const auto take_result = [&] {
-      last = engine.next_result();
-      CHECK(last.ok, "bench: step {}: loss {} or gradient norm {} is not finite", step, last.loss, last.grad_norm);
-      tokens += last.num_tokens;
-    };
     engine.ledger().clear();
-    const double start = now_ms();
-    for (const std::int64_t end = step + options.steps; step < end; ++step) {
-      engine.enqueue_step(batches_of_step(loader, step), kLearningRate, kMaxGradNorm);
-      if (engine.steps_in_flight() == Engine::kStepsInFlight) take_result();
-    }
-    while (engine.steps_in_flight() > 0) take_result();
-    const double elapsed = now_ms() - start;
+    const double elapsed = 1e3 * steps.run(options.steps, [&](const StepResult& result) {
+      tokens += result.num_tokens;
+      r.loss = result.loss;
+    });
     r.step_ms = elapsed / static_cast<double>(options.steps);
     r.tokens_a_step = static_cast<double>(tokens) / static_cast<double>(options.steps);
     r.tokens_per_second = static_cast<double>(tokens) / (elapsed / 1e3);
-    r.loss = last.loss;
     r.fp8_share = engine.ledger().fp8_share();
+    if (options.metrics != nullptr) r.costs = measure_run_costs(engine, steps, options.steps, *options.metrics, options.checkpoint_folder);
 
     OpClock clock(backend, engine.stream());
     engine.ops().set_observer(&clock);
-    engine.train_step(batches_of_step(loader, step), kLearningRate, kMaxGradNorm);
+    last_batches = steps.batches_of(steps.steps_done());
+    steps.run(1);
     engine.ops().set_observer(nullptr);
     r.ops = clock.collect();
   }
   r.clocked_step_ms = r.ops.back().start_ms + r.ops.back().duration_ms;
   const std::unique_ptr<Stream> stream = backend.create_stream();
   r.copy_bytes_per_second = copy_rate(backend, *stream);
-  const AttentionTimes attention = attention_alone(backend, *stream, options.model, batches_of_step(loader, step).front(), engine_options.train_limits,
+  const AttentionTimes attention = attention_alone(backend, *stream, options.model, last_batches.front(), engine_options.train_limits,
                                                    engine_options.dtype);
   std::map<ProductKey, ProductRate> products;
   double busy = 0;

@@ -3,12 +3,15 @@
 // rates. Called by `llm-fp8 bench`.
 #pragma once
 
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "train/engine.h"
 #include "train/op_clock.h"
+#include "train/run_costs.h"
 
 namespace llmfp8 {
 
@@ -20,6 +23,9 @@ struct BenchmarkOptions {
   std::int64_t steps = 10;             // timed, after kBenchmarkWarmUp others
   std::vector<std::int64_t> lengths;   // of rows, in turn
   bool packing = false;                // micro-batches of batch_size * longest tokens instead of batch_size rows
+  // Where what a run pays beside its steps is measured too: what logging goes to, and an empty folder for a checkpoint.
+  Metrics* metrics = nullptr;
+  std::filesystem::path checkpoint_folder;
 };
 
 inline constexpr std::int64_t kBenchmarkWarmUp = 3;
@@ -45,6 +51,7 @@ struct BenchmarkResult {
   double fp8_share = 0;           // of the products' operations
   double start_seconds = 0;       // from nothing to the end of the first step
   std::vector<MemoryLine> memory;
+  std::optional<RunCosts> costs;  // where they were asked for
   // One step with a clock around every operation.
   double clocked_step_ms = 0;
   double split_ms[kWorkKinds] = {};

@@ -48,8 +48,10 @@ void CheckpointSaver::save(std::int64_t step, nlohmann::ordered_json state) {
     return;
   }
   const double waited = now_seconds() - started;
+  is_writing_ = true;
   thread_ = std::thread([this, step, content = std::move(content), copy = std::move(copy), waited] {
     write_or_warn(step, content, *copy, waited);
+    is_writing_ = false;
   });
 }
 

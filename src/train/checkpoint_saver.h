@@ -41,6 +41,8 @@ class CheckpointSaver {
   // Whether wait() is due before `step` begins: a save is under way, and a kill in that step would cost too much.
   bool must_wait(std::int64_t step) const { return thread_.joinable() && breaks_promise(step); }
 
+  // Whether no save is under way; wait() then returns at once.
+  bool is_idle() const { return !is_writing_; }
   // For the save under way. Between this and the next save() the ModelSnapshots may be used.
   void wait();
 
@@ -62,6 +64,7 @@ class CheckpointSaver {
   ModelSnapshots& snapshots_;
   SaverOptions options_;
   std::thread thread_;
+  std::atomic<bool> is_writing_ = false;
   std::atomic<std::int64_t> newest_;  // step of the newest whole checkpoint, or the run's first
   double last_save_ = 0;              // when it ended; seconds, steady clock; 0: there was none
   bool has_said_cost_ = false;

@@ -49,6 +49,23 @@ TEST(Bench, TakesRealLengthsAndPacksThem) {
   EXPECT_EQ(nlohmann::json::parse(rows.out).at("fp8_gemm_share"), 0.0);
 }
 
+TEST(Bench, MeasuresWhatLoggingAndACheckpointCost) {
+  Workshop shop;
+  shop.model("llama_tied");
+  std::filesystem::create_directory(shop.path("scratch"));
+  const Finished run = run_program("llm-fp8", bench(shop, {"--json", "--steps", "16", "--run_costs", shop.path("scratch").string()}));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const nlohmann::json costs = nlohmann::json::parse(run.out).at("run_costs");
+  EXPECT_EQ(costs.at("logged_steps"), 16);
+  EXPECT_GT(costs.at("log_ms").get<double>(), 0.0);
+  EXPECT_LT(costs.at("log_ms").get<double>(), costs.at("logged_step_ms").get<double>());
+  EXPECT_GT(costs.at("checkpoint_bytes").get<double>(), 1e5);
+  EXPECT_TRUE(costs.at("is_beside_training").get<bool>());
+  EXPECT_GE(costs.at("steps_beside").get<int>(), 1);
+  EXPECT_GT(costs.at("write_seconds").get<double>(), 0.0);
+  EXPECT_TRUE(std::filesystem::is_empty(shop.path("scratch")));
+}
+
 TEST(Bench, RefusesInOneLine) {
   Workshop shop;
   shop.model("llama_tied");
@@ -65,6 +82,7 @@ TEST(Bench, RefusesInOneLine) {
       {bench(shop, {"--lengths", shop.path("lengths.json").string()}), 1, "\"six\""},
       {bench(shop, {"--lengths", shop.path("absent.json").string()}), 1, "absent.json"},
       {bench(shop, {"--batch_size", "0"}), 2, "--batch_size"},
+      {bench(shop, {"--run_costs", shop.path("absent").string()}), 1, "--run_costs"},
   };
   for (const Refusal& refusal : refusals) {
     const Finished run = run_program("llm-fp8", refusal.args);

@@ -38,6 +38,7 @@ TEST_F(Nvml, IsReadAndWhatItLacksIsLeftOut) {
   EXPECT_DOUBLE_EQ(first.at("hardware/gpu_temperature_c"), 61.0);
   EXPECT_DOUBLE_EQ(first.at("hardware/gpu_power_w"), 700.0);  // of this moment: no second has gone by
   EXPECT_FALSE(first.contains("hardware/gpu_sm_clock_mhz"));
+  EXPECT_FALSE(values_of(source).contains("hardware/gpu_power_w"));  // not asked again so soon
   std::this_thread::sleep_for(std::chrono::milliseconds(1050));
   EXPECT_NEAR(values_of(source).at("hardware/gpu_power_w"), 250.0, 1.0);
 }

@@ -4,8 +4,11 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -18,6 +21,8 @@
 #include "hub/checkpoint_source.h"
 #include "hub/file_io.h"
 #include "hub/known_models.h"
+#include "report/hardware_source.h"
+#include "report/tensorboard.h"
 #include "report/text_table.h"
 #include "train/benchmark.h"
 
@@ -29,7 +34,7 @@ const Choices<UpdateOverlap> kUpdateOverlaps = {
     {"auto", UpdateOverlap::automatic}, {"on", UpdateOverlap::on}, {"off", UpdateOverlap::off}};
 
 struct BenchFlags {
-  std::string model, lengths, profile, device = "auto", recipe = "default", recompute = "none", grad_dtype = "auto";
+  std::string model, lengths, profile, run_costs, device = "auto", recipe = "default", recompute = "none", grad_dtype = "auto";
   std::string optim_state = "bf16", weight_update = "stochastic", update_overlap = "auto";
   std::int64_t batch_size = 8, seq = 1024, accumulation = 1, steps = 10;
   bool fp8_lm_head = false, packing = false, json = false;
@@ -59,6 +64,8 @@ void declare(FlagSet& flags, BenchFlags& given) {
   flags.choice("recompute", words(kRecompute), &given.recompute, "what the backward pass computes again");
   flags.choice("device", {"auto", "cpu", "cuda"}, &given.device, "where it runs");
   flags.text("profile", "FILE", &given.profile, "write a trace of one step for chrome://tracing or Perfetto");
+  flags.text("run_costs", "DIR", &given.run_costs,
+             "also what logging each step and a checkpoint cost; files lie in a new folder in DIR meanwhile");
   flags.on_off("json", &given.json, "one JSON object on standard output");
 }
 
@@ -100,6 +107,36 @@ BenchmarkOptions options_of(const FlagSet& flags, const BenchFlags& given) {
   return o;
 }
 
+// What a run logs to and saves into, gone afterwards.
+class CostsFolder {
+ public:
+  CostsFolder(const std::string& dir, const Capabilities& device) {
+    std::error_code error;
+    CHECK(std::filesystem::is_directory(dir, error), "--run_costs {}: no such folder", dir);
+    folder_ = std::filesystem::path(dir) / fmt::format("llm-fp8-bench-{}", getpid());
+    CHECK(std::filesystem::create_directory(folder_, error), "--run_costs {}: {} cannot be made ({})", dir, folder_.string(),
+          error ? error.message() : "it is there already");
+    metrics_.add(open_hardware_source(device.device.starts_with("cuda")));
+    metrics_.add(std::make_unique<TensorboardSink>(folder_ / "logs"));
+    metrics_.add(std::make_unique<JsonlSink>(folder_ / "metrics.jsonl", FileMode::replace));
+  }
+  ~CostsFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  CostsFolder(const CostsFolder&) = delete;
+  CostsFolder& operator=(const CostsFolder&) = delete;
+
+  void ask_for(BenchmarkOptions& options) {
+    options.metrics = &metrics_;
+    options.checkpoint_folder = folder_;
+  }
+
+ private:
+  std::filesystem::path folder_;
+  Metrics metrics_;
+};
+
 std::string product_name(const OpInfo& i) {
   static constexpr const char* kPasses[] = {"fprop", "dgrad", "wgrad"};
   return fmt::format("{} [{}, {}] over {}{}", kPasses[static_cast<int>(i.pass)], i.rows, i.cols, i.contraction, i.fp8 ? " fp8" : "");
@@ -132,11 +169,32 @@ std::map<std::string, OpTotal> totals_by_name(const BenchmarkResult& r, const En
   return totals;
 }
 
+void print_costs(const RunCosts& c) {
+  fmt::print("logging every step: {:.3f} ms of the training thread ({:.2f} % of a step); steps {:.2f} ms with it, {:.2f} without (difference {:+.3f}, "
+             "standard error {:.3f}, {} steps each)\n",
+             c.log_ms, 100 * c.log_ms / c.plain_step_ms, c.logged_step_ms, c.plain_step_ms, c.logged_step_ms - c.plain_step_ms, c.difference_error_ms,
+             c.logged_steps);
+  fmt::print("a checkpoint of {:.2f} GB: training waited {:.2f} s for {} and {:+.1f} ms beyond it ({:+.1f} % of a step)",
+             static_cast<double>(c.checkpoint_bytes) / 1e9, c.copy_seconds, c.is_beside_training ? "the copy" : "the files", c.stall_ms,
+             100 * c.stall_ms / c.plain_step_ms);
+  if (c.is_beside_training)
+    fmt::print("; written in {:.1f} s beside {} steps of {:.2f} ms", c.write_seconds, c.steps_beside, c.beside_step_ms);
+  fmt::print("\n");
+}
+
+nlohmann::ordered_json costs_json(const RunCosts& c) {
+  return {{"log_ms", c.log_ms}, {"logged_steps", c.logged_steps}, {"plain_step_ms", c.plain_step_ms}, {"logged_step_ms", c.logged_step_ms},
+          {"difference_error_ms", c.difference_error_ms}, {"checkpoint_bytes", c.checkpoint_bytes},
+          {"is_beside_training", c.is_beside_training}, {"copy_seconds", c.copy_seconds}, {"stall_ms", c.stall_ms},
+          {"write_seconds", c.write_seconds}, {"steps_beside", c.steps_beside}, {"beside_step_ms", c.beside_step_ms}};
+}
+
 void print_text(const BenchmarkResult& r, const BenchmarkOptions& o, const Capabilities& device) {
   fmt::print("{}; {}\n", device.device, device.matmul);
   fmt::print("{:.0f} tokens/s; {:.2f} ms a step of {:.0f} tokens ({:.1f} % of the positions empty); loss {:.4f}; FP8 share of the products {:.1f} %\n",
              r.tokens_per_second, r.step_ms, r.tokens_a_step, 100 * r.padding_share, r.loss, 100 * r.fp8_share);
   fmt::print("first step after {:.1f} s; device memory {:.2f} GB\n", r.start_seconds, static_cast<double>(total_bytes(r)) / 1e9);
+  if (r.costs) print_costs(*r.costs);
   const TableStyle style = style_of_stdout();
   TextTable split({{"work", Align::left}, {"ms", Align::right}, {"budget ms", Align::right}});
   double spent = 0, budget = 0;
@@ -191,6 +249,7 @@ void print_json(const BenchmarkResult& r, const BenchmarkOptions& o, const Bench
     json["products"].push_back({{"product", product_name(p.info)}, {"calls", p.calls}, {"in_step_ms", p.in_step_ms}, {"alone_ms", p.alone_ms}});
   }
   for (const auto& [name, t] : totals_by_name(r, o.engine)) json["operations"][name] = {{"calls", t.calls}, {"ms", t.ms}};
+  if (r.costs) json["run_costs"] = costs_json(*r.costs);
   fmt::print("{}\n", json.dump());
 }
 
@@ -202,12 +261,14 @@ int run_bench(CommandArgs args) {
   declare(flags, given);
   if (!flags.parse(args)) return 0;
   if (given.fp8_lm_head && given.recipe == "none") fail_usage("bench: --fp8_lm_head has no meaning with --recipe none");
-  const BenchmarkOptions options = options_of(flags, given);
+  BenchmarkOptions options = options_of(flags, given);
   const std::unique_ptr<Backend> backend = create_backend(given.device);
   if (given.recipe != "none") {
     const FormatSupport& support = given.recipe == "mxfp8" ? backend->capabilities().mxfp8 : backend->capabilities().fp8_tensor;
     CHECK(support.available, "--recipe {} cannot run here: {}", given.recipe, support.reason);
   }
+  std::optional<CostsFolder> costs;
+  if (!given.run_costs.empty()) costs.emplace(given.run_costs, backend->capabilities()).ask_for(options);
   const BenchmarkResult result = run_benchmark(*backend, options);
   if (!given.profile.empty()) write_chrome_trace(result.ops, given.profile);
   if (given.json) {
