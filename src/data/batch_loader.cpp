@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <span>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -19,10 +20,18 @@ constexpr std::int64_t kMaxCapacities = 8;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Every rank's rows of every micro-batch of one epoch: micro-batch m of rank r is batches[m * world_size + r].
+// Every rank's rows of every micro-batch of one epoch: micro-batch m of rank r is batch(m * world_size + r). Flat: there may be
+// millions.
 struct EpochPlan {
-  std::vector<std::vector<std::int64_t>> batches;  // rows of the store
+  std::vector<std::int64_t> rows;    // of the store, batch by batch
+  std::vector<std::int64_t> starts;  // [batches + 1]: of each batch in `rows`
   std::int64_t micro_batches = 0;
+
+  std::int64_t batches() const { return std::ssize(starts) - 1; }
+  std::span<const std::int64_t> batch(std::int64_t b) const {
+    const auto first = static_cast<std::size_t>(starts[static_cast<std::size_t>(b)]);
+    return std::span(rows).subspan(first, static_cast<std::size_t>(starts[static_cast<std::size_t>(b) + 1]) - first);
+  }
 };
 
 void check_options(const TokenStore& store, const BatchLoaderOptions& o) {
@@ -62,7 +71,7 @@ struct BatchLoader::Impl {
           "{} rows do not fill one batch of {} rows on {} rank(s), and the last incomplete batch is dropped", store.rows(),
           options.batch_size, options.world_size);
     std::vector<std::int64_t> batch_tokens;
-    for (const auto& rows_of_batch : first->batches) batch_tokens.push_back(tokens_of(rows_of_batch));
+    for (std::int64_t b = 0; b < first->batches(); ++b) batch_tokens.push_back(tokens_of(first->batch(b)));
     capacities = choose_capacities(batch_tokens, worst_tokens(), kMaxCapacities);
     for (const std::int64_t tokens : batch_tokens) {
       used_positions += tokens;
@@ -82,7 +91,7 @@ struct BatchLoader::Impl {
     return std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
   }
 
-  std::int64_t tokens_of(const std::vector<std::int64_t>& rows) const {
+  std::int64_t tokens_of(std::span<const std::int64_t> rows) const {
     std::int64_t tokens = 0;
     for (const std::int64_t row : rows) tokens += store.length(row);
     return tokens;
@@ -111,24 +120,32 @@ struct BatchLoader::Impl {
     EpochPlan cut;
     const std::int64_t world = options.world_size, rows = options.batch_size * world;
     cut.micro_batches = unpacked_micro_batches();
-    cut.batches.resize(static_cast<std::size_t>(cut.micro_batches * world));
     const std::int64_t used = std::min(store.rows(), cut.micro_batches * rows);
-    for (std::int64_t i = 0; i < used; ++i)
-      cut.batches[static_cast<std::size_t>(i / rows * world + i % world)].push_back(order[static_cast<std::size_t>(i)]);
+    cut.rows.reserve(static_cast<std::size_t>(used));
+    for (std::int64_t first = 0; first < cut.micro_batches * rows; first += rows) {
+      for (std::int64_t rank = 0; rank < world; ++rank) {
+        cut.starts.push_back(std::ssize(cut.rows));
+        for (std::int64_t i = first + rank; i < std::min(first + rows, used); i += world) cut.rows.push_back(order[static_cast<std::size_t>(i)]);
+      }
+    }
+    cut.starts.push_back(std::ssize(cut.rows));
     return cut;
   }
 
   EpochPlan pack_rows(const std::vector<std::int64_t>& order) const {
     std::vector<std::int64_t> lengths(order.size());
     std::transform(order.begin(), order.end(), lengths.begin(), [&](std::int64_t row) { return store.length(row); });
+    const std::vector<std::vector<std::int64_t>> bins = best_fit(lengths, BinLimits{bin_tokens(), max_docs});
     EpochPlan packed;
-    packed.batches = best_fit(lengths, BinLimits{bin_tokens(), max_docs});
-    for (auto& bin : packed.batches)
-      for (std::int64_t& position : bin) position = order[static_cast<std::size_t>(position)];
-    const auto bins = static_cast<std::int64_t>(packed.batches.size());
     const bool drop = options.last_batch == LastBatch::drop;
-    packed.micro_batches = drop ? bins / options.world_size : divide_up(bins, options.world_size);
-    packed.batches.resize(static_cast<std::size_t>(packed.micro_batches * options.world_size));
+    packed.micro_batches = drop ? std::ssize(bins) / options.world_size : divide_up(std::ssize(bins), options.world_size);
+    packed.rows.reserve(order.size());
+    for (std::int64_t b = 0; b < packed.micro_batches * options.world_size; ++b) {
+      packed.starts.push_back(std::ssize(packed.rows));
+      if (b >= std::ssize(bins)) continue;
+      for (const std::int64_t position : bins[static_cast<std::size_t>(b)]) packed.rows.push_back(order[static_cast<std::size_t>(position)]);
+    }
+    packed.starts.push_back(std::ssize(packed.rows));
     return packed;
   }
 
@@ -211,7 +228,7 @@ std::int64_t BatchLoader::supervised_in_step(std::int64_t epoch, std::int64_t st
   const std::int64_t last = first + impl_->micro_batches(epoch, step) * world;
   std::int64_t supervised = 0;
   for (std::int64_t batch = first; batch < last; ++batch)
-    for (const std::int64_t row : plan->batches[static_cast<std::size_t>(batch)]) supervised += impl_->store.supervised(row);
+    for (const std::int64_t row : plan->batch(batch)) supervised += impl_->store.supervised(row);
   return supervised;
 }
 
@@ -223,10 +240,11 @@ HostBatch BatchLoader::load(std::int64_t epoch, std::int64_t step, std::int64_t 
   const auto plan = impl_->plan(epoch);
   const std::int64_t group = (step * options.accumulation + micro) * options.world_size;
   HostBatch batch;
-  batch.rows = plan->batches[static_cast<std::size_t>(group + options.rank)];
+  const auto rows = plan->batch(group + options.rank);
+  batch.rows.assign(rows.begin(), rows.end());
   const bool placeholder = batch.rows.empty();
   std::vector<std::int64_t> documents = batch.rows;
-  if (placeholder) documents.push_back(plan->batches[static_cast<std::size_t>(group)].front());
+  if (placeholder) documents.push_back(plan->batch(group).front());
 
   const std::int64_t num_tokens = impl_->tokens_of(documents);
   batch.capacity = impl_->capacity_for(num_tokens);
@@ -238,8 +256,9 @@ HostBatch BatchLoader::load(std::int64_t epoch, std::int64_t step, std::int64_t 
   batch.supervised_rows.reserve(capacity);
   batch.cu_seqlens.assign(1, 0);
   for (const std::int64_t row : documents) {
+    store.check_intact(row);
     const auto ids = store.ids(row);
-    const auto labels = store.labels(row);
+    const std::vector<std::int32_t> labels = store.labels(row);
     for (std::size_t t = 0; t < ids.size(); ++t) {
       const std::int32_t label = placeholder ? kIgnoreLabel : labels[t];
       if (label != kIgnoreLabel) batch.supervised_rows.push_back(static_cast<std::int32_t>(batch.tokens.size()));

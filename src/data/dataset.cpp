@@ -181,27 +181,37 @@ struct Dataset::Impl {
     std::int64_t first = 0;
     while (row_in_file >= first + file.row_group_rows(group)) first += file.row_group_rows(group++);
     decoded = Decoded{&source, group, source.first_row + first, file.row_group_rows(group), {}};
-    for (const auto& name : needed) decoded.columns[name] = file.read(group, name);
-    for (const auto& name : optional)
-      if (has(file.columns(), name)) decoded.columns[name] = file.read(group, name);
+    for (const std::string& name : columns_read(file)) decoded.columns[name] = file.read(group, name);
   }
 
-  // utf8: false where the line of a .jsonl file is not UTF-8 and cannot be parsed.
-  Cells cells_of(std::int64_t row, bool& utf8) const {
+  const Source& source_of(std::int64_t row) const {
     const auto after = std::upper_bound(sources.begin(), sources.end(), row,
                                         [](std::int64_t value, const Source& source) { return value < source.first_row; });
-    const Source& source = *std::prev(after);
+    return *std::prev(after);
+  }
+
+  // The columns to read of a file, which may lack the optional ones.
+  std::vector<std::string> columns_read(const ParquetFile& file) const {
+    std::vector<std::string> names = needed;
+    for (const std::string& name : optional)
+      if (has(file.columns(), name)) names.push_back(name);
+    return names;
+  }
+
+  Cells cells_of_group(const Source& source, std::int64_t row) const {
+    decode_group(source, row - source.first_row);
     Cells cells;
-    utf8 = true;
-    if (const auto* jsonl = std::get_if<JsonlFile>(&source.file)) {
-      const std::int64_t index = row - source.first_row;
-      if (!(utf8 = is_valid_utf8(jsonl->line(index)))) return cells;
-      for (auto& [name, text] : jsonl->row(index)) cells[name] = std::move(text);
-    } else {
-      decode_group(source, row - source.first_row);
-      for (auto& [name, column] : decoded.columns) cells[name] = column[static_cast<std::size_t>(row - decoded.first_row)];
-    }
+    for (auto& [name, column] : decoded.columns) cells[name] = column[static_cast<std::size_t>(row - decoded.first_row)];
     return cells;
+  }
+
+  // Of a .jsonl file; false where the line is not UTF-8.
+  bool parse_line(std::int64_t row, Cells& cells) const {
+    const Source& source = source_of(row);
+    const auto& jsonl = std::get<JsonlFile>(source.file);
+    if (!is_valid_utf8(jsonl.line(row - source.first_row))) return false;
+    for (auto& [name, text] : jsonl.row(row - source.first_row)) cells[name] = std::move(text);
+    return true;
   }
 };
 
@@ -221,24 +231,86 @@ std::vector<DatasetRow> Dataset::read(std::int64_t begin, std::int64_t end) cons
   std::vector<DatasetRow> result;
   result.reserve(static_cast<std::size_t>(end - begin));
   for (std::int64_t index = begin; index < end; ++index) {
-    DatasetRow row;
-    row.index = index;
-    bool utf8 = true;
-    Cells cells = impl_->cells_of(index, utf8);
-    const auto keep = [&](const char* name, std::string& out) {
-      const auto found = cells.find(name);
-      if (found != cells.end() && found->second && is_valid_utf8(*found->second)) out = *found->second;
-    };
-    if (utf8) {
-      keep("expected_answer", row.expected_answer);
-      keep("problem_source", row.problem_source);
-      fill_row(row, impl_->format, impl_->needed, cells, impl_->options.system_text);
-    } else {
-      row.fault = RowFault::not_utf8;
-    }
-    result.push_back(std::move(row));
+    RawRow row{index, {}};
+    const Source& source = impl_->source_of(index);
+    if (std::holds_alternative<ParquetFile>(source.file)) row.cells = impl_->cells_of_group(source, index);
+    result.push_back(parse(std::move(row)));
   }
   return result;
+}
+
+DatasetRow Dataset::parse(RawRow&& raw) const {
+  DatasetRow row;
+  row.index = raw.index;
+  Cells cells;
+  if (raw.cells) {
+    cells = std::move(*raw.cells);
+  } else if (!impl_->parse_line(raw.index, cells)) {
+    row.fault = RowFault::not_utf8;
+    return row;
+  }
+  const auto keep = [&](const char* name, std::string& out) {
+    const auto found = cells.find(name);
+    if (found != cells.end() && found->second && is_valid_utf8(*found->second)) out = *found->second;
+  };
+  keep("expected_answer", row.expected_answer);
+  keep("problem_source", row.problem_source);
+  fill_row(row, impl_->format, impl_->needed, cells, impl_->options.system_text);
+  return row;
+}
+
+std::string Dataset::reading() const {
+  return fmt::format("rows 0 to {}, columns {}, system text {}", rows(), fmt::join(impl_->needed, " + "), impl_->options.system_text);
+}
+
+struct DatasetStream::Impl {
+  const Dataset::Impl& dataset;
+  std::int64_t row;
+  // Of the parquet file that `row` lies in.
+  const Source* source = nullptr;
+  std::unique_ptr<ParquetStream> parquet;
+  std::vector<std::string> columns;
+
+  void open(const Source& wanted) {
+    if (source == &wanted) return;
+    source = &wanted;
+    parquet.reset();
+    const auto* file = std::get_if<ParquetFile>(&wanted.file);
+    if (file == nullptr) return;
+    columns = dataset.columns_read(*file);
+    parquet = std::make_unique<ParquetStream>(wanted.path, columns);
+    constexpr std::int64_t kSkipped = 8192;
+    for (std::int64_t behind = row - wanted.first_row; behind > 0; behind -= std::min(behind, kSkipped))
+      parquet->next(std::min(behind, kSkipped));
+  }
+
+  void take(std::int64_t count, std::vector<RawRow>& rows) {
+    if (parquet == nullptr) {
+      for (std::int64_t i = 0; i < count; ++i) rows.push_back({row++, {}});
+      return;
+    }
+    std::vector<TextColumn> cells = parquet->next(count);
+    CHECK(std::ssize(cells.front()) == count, "{}: ends at row {}, its footer says {} rows", source->path.string(),
+          row - source->first_row + std::ssize(cells.front()), source->rows);
+    for (std::size_t i = 0; i < cells.front().size(); ++i) {
+      RawRow& raw = rows.emplace_back(row++, Cells());
+      for (std::size_t c = 0; c < columns.size(); ++c) raw.cells->emplace(columns[c], std::move(cells[c][i]));
+    }
+  }
+};
+
+DatasetStream::DatasetStream(const Dataset& dataset, std::int64_t first_row) : impl_(new Impl{*dataset.impl_, first_row, nullptr, nullptr, {}}) {}
+DatasetStream::~DatasetStream() = default;
+
+std::vector<RawRow> DatasetStream::next(std::int64_t count) {
+  std::vector<RawRow> rows;
+  while (std::ssize(rows) < count && impl_->row < impl_->dataset.rows) {
+    const Source& source = impl_->dataset.source_of(impl_->row);
+    impl_->open(source);
+    const std::int64_t end = std::min(source.first_row + source.rows, impl_->dataset.rows);
+    impl_->take(std::min(count - std::ssize(rows), end - impl_->row), rows);
+  }
+  return rows;
 }
 
 std::vector<std::string> list_splits(const fs::path& path, const std::string& config) {

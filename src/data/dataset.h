@@ -5,7 +5,9 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +40,13 @@ struct DatasetRow {
   std::string expected_answer, problem_source;
 };
 
+// A row as it comes from a file; Dataset::parse takes it apart.
+struct RawRow {
+  std::int64_t index = 0;
+  // Of the columns that the format needs, where they had to be decoded with other rows'.
+  std::optional<std::map<std::string, std::optional<std::string>, std::less<>>> cells;
+};
+
 struct DatasetOptions {
   std::string text_field = "text";
   std::int64_t num_of_samples = 0;  // the first so many rows; 0: all
@@ -58,14 +67,34 @@ class Dataset {
   // as the calls go up. Not thread-safe.
   std::vector<DatasetRow> read(std::int64_t begin, std::int64_t end) const;
 
+  // What read() gives, in two parts, of which the second one may run on many threads. Thread-safe.
+  DatasetRow parse(RawRow&& row) const;
+  // Whatever the rows that read() gives depend on beside the files' bytes, as text.
+  std::string reading() const;
+
   Dataset(Dataset&&) noexcept;
   Dataset& operator=(Dataset&&) noexcept;
   ~Dataset();
 
  private:
+  friend class DatasetStream;
   friend Dataset open_dataset(const std::filesystem::path&, const std::string&, const DatasetOptions&);
   struct Impl;
   explicit Dataset(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// All rows from one on, forward, in bounded memory.
+class DatasetStream {
+ public:
+  // dataset outlives the stream; it may be read otherwise meanwhile.
+  DatasetStream(const Dataset& dataset, std::int64_t first_row);
+  ~DatasetStream();
+  // The next rows, at most `count`; none at the end.
+  std::vector<RawRow> next(std::int64_t count);
+
+ private:
+  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 

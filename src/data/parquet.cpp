@@ -32,6 +32,9 @@ struct Module {
   decltype(&llmfp8_parquet_column_name) column_name = nullptr;
   decltype(&llmfp8_parquet_column_type) column_type = nullptr;
   decltype(&llmfp8_parquet_read) read = nullptr;
+  decltype(&llmfp8_parquet_stream_open) stream_open = nullptr;
+  decltype(&llmfp8_parquet_stream_next) stream_next = nullptr;
+  decltype(&llmfp8_parquet_stream_close) stream_close = nullptr;
   decltype(&llmfp8_parquet_free) free = nullptr;
 };
 
@@ -50,6 +53,9 @@ bool resolve_all(void* library, Module& m) {
          resolve(library, "llmfp8_parquet_columns", m.columns) &&
          resolve(library, "llmfp8_parquet_column_name", m.column_name) &&
          resolve(library, "llmfp8_parquet_column_type", m.column_type) &&
+         resolve(library, "llmfp8_parquet_stream_open", m.stream_open) &&
+         resolve(library, "llmfp8_parquet_stream_next", m.stream_next) &&
+         resolve(library, "llmfp8_parquet_stream_close", m.stream_close) &&
          resolve(library, "llmfp8_parquet_read", m.read) && resolve(library, "llmfp8_parquet_free", m.free);
 }
 
@@ -93,6 +99,16 @@ class ErrorText {
   std::array<char, 1024> text_{};
 };
 
+// Takes the module's text over.
+TextColumn cells_of(llmfp8_parquet_text& text) {
+  const std::unique_ptr<llmfp8_parquet_text, decltype(&llmfp8_parquet_free)> owner(&text, module().free);
+  TextColumn cells(static_cast<std::size_t>(text.rows));
+  for (std::size_t i = 0; i < cells.size(); ++i)
+    if (text.valid[i] != 0)
+      cells[i].emplace(text.data + text.offsets[i], static_cast<std::size_t>(text.offsets[i + 1] - text.offsets[i]));
+  return cells;
+}
+
 }  // namespace
 
 ParquetSupport parquet_support() {
@@ -106,6 +122,11 @@ struct ParquetFile::Impl {
   std::vector<std::string> columns, types;
   ~Impl() {
     if (file != nullptr) module().close(file);
+  }
+  std::int32_t number_of(const std::string& column) const {
+    const auto found = std::find(columns.begin(), columns.end(), column);
+    CHECK(found != columns.end(), "{}: no column \"{}\"", name, column);
+    return static_cast<std::int32_t>(found - columns.begin());
   }
 };
 
@@ -143,28 +164,52 @@ std::int64_t ParquetFile::rows() const {
 }
 
 const std::string& ParquetFile::column_type(const std::string& column) const {
-  const auto found = std::find(impl_->columns.begin(), impl_->columns.end(), column);
-  CHECK(found != impl_->columns.end(), "{}: no column \"{}\"", impl_->name, column);
-  return impl_->types[static_cast<std::size_t>(found - impl_->columns.begin())];
+  return impl_->types[static_cast<std::size_t>(impl_->number_of(column))];
 }
 
 TextColumn ParquetFile::read(std::int32_t row_group, const std::string& column) const {
-  const auto found = std::find(impl_->columns.begin(), impl_->columns.end(), column);
-  CHECK(found != impl_->columns.end(), "{}: no column \"{}\"", impl_->name, column);
+  const std::int32_t number = impl_->number_of(column);
   const std::int64_t rows = row_group_rows(row_group);
   llmfp8_parquet_text text{};
   ErrorText error;
-  const std::int32_t status = module().read(impl_->file, row_group,
-                                            static_cast<std::int32_t>(found - impl_->columns.begin()), &text, error.target());
+  const std::int32_t status = module().read(impl_->file, row_group, number, &text, error.target());
   CHECK(status == 0, "{}: column \"{}\" cannot be read (truncated or corrupt?): {}", impl_->name, column, error.line());
-  const std::unique_ptr<llmfp8_parquet_text, decltype(&llmfp8_parquet_free)> owner(&text, module().free);
-  CHECK(text.rows == rows, "{}: column \"{}\" has {} rows in row group {}, the file's footer says {}", impl_->name, column,
-        text.rows, row_group, rows);
-  TextColumn cells(static_cast<std::size_t>(rows));
-  for (std::size_t i = 0; i < cells.size(); ++i)
-    if (text.valid[i] != 0)
-      cells[i].emplace(text.data + text.offsets[i], static_cast<std::size_t>(text.offsets[i + 1] - text.offsets[i]));
+  TextColumn cells = cells_of(text);
+  CHECK(std::ssize(cells) == rows, "{}: column \"{}\" has {} rows in row group {}, the file's footer says {}", impl_->name, column,
+        cells.size(), row_group, rows);
   return cells;
+}
+
+struct ParquetStream::Impl {
+  ParquetFile file;
+  std::size_t columns;
+  llmfp8_parquet_stream* stream = nullptr;
+  ~Impl() {
+    if (stream != nullptr) module().stream_close(stream);
+  }
+};
+
+ParquetStream::ParquetStream(const fs::path& path, const std::vector<std::string>& columns)
+    : impl_(new Impl{ParquetFile(path), columns.size()}) {
+  std::vector<std::int32_t> numbers;
+  for (const std::string& column : columns) numbers.push_back(impl_->file.impl_->number_of(column));
+  ErrorText error;
+  impl_->stream = module().stream_open(impl_->file.impl_->file, numbers.data(), static_cast<std::int32_t>(numbers.size()), error.target());
+  CHECK(impl_->stream != nullptr, "{}: its columns cannot be read (truncated or corrupt?): {}", path.string(), error.line());
+}
+
+ParquetStream::~ParquetStream() = default;
+
+std::vector<TextColumn> ParquetStream::next(std::int64_t rows) {
+  std::vector<llmfp8_parquet_text> texts(impl_->columns);
+  ErrorText error;
+  const std::int32_t status = module().stream_next(impl_->stream, rows, texts.data(), error.target());
+  CHECK(status == 0, "{}: cannot be read (truncated or corrupt?): {}", impl_->file.impl_->name, error.line());
+  std::vector<TextColumn> columns;
+  for (llmfp8_parquet_text& text : texts) columns.push_back(cells_of(text));
+  for (const TextColumn& column : columns)
+    CHECK(column.size() == columns.front().size(), "{}: columns of {} and {} rows", impl_->file.impl_->name, columns.front().size(), column.size());
+  return columns;
 }
 
 }  // namespace llmfp8

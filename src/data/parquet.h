@@ -38,6 +38,25 @@ class ParquetFile {
   TextColumn read(std::int32_t row_group, const std::string& column) const;
 
  private:
+  friend class ParquetStream;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Some columns of a file from its first row on, in bounded memory whatever the row groups' size. Its file is opened anew: other
+// readers of it do not matter.
+class ParquetStream {
+ public:
+  // Throws Error: as ParquetFile, no such column.
+  ParquetStream(const std::filesystem::path& path, const std::vector<std::string>& columns);
+  ParquetStream(const ParquetStream&) = delete;
+  ParquetStream& operator=(const ParquetStream&) = delete;
+  ~ParquetStream();
+
+  // The next rows, at most so many (fewer at the end), of each column. Throws Error: corrupt data.
+  std::vector<TextColumn> next(std::int64_t rows);
+
+ private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

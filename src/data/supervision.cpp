@@ -37,6 +37,13 @@ TokenizedRow RowEncoder::encode(const DatasetRow& row) const {
   return label_tokens(tokenizer_.encode_segments(chat_template_->render(row.messages, false)), options_);
 }
 
+std::string RowEncoder::description() const {
+  constexpr int kVersion = 1;  // of the rules in this file and in text/
+  return fmt::format("encoding {}; tokenizer {:016x}; template {}; at most {} tokens; learns {}", kVersion, tokenizer_.fingerprint(),
+                     chat_template_ == nullptr ? "none" : chat_template_->description(), options_.max_seq_length,
+                     options_.loss_on == LossOn::all ? "all" : "completions");
+}
+
 SupervisedIds RowEncoder::plain_text(const DatasetRow& row) const {
   std::vector<TextSegment> segments;
   if (!row.prompt.empty()) segments.push_back({row.prompt, false});

@@ -31,6 +31,8 @@ class RowEncoder {
 
   TokenizedRow encode(const DatasetRow& row) const;  // thread-safe; row.fault is none
   const SupervisionOptions& options() const { return options_; }
+  // Everything that the tokens of a row depend on beside the row, as text.
+  std::string description() const;
 
  private:
   SupervisedIds plain_text(const DatasetRow& row) const;

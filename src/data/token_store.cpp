@@ -1,33 +1,50 @@
-// Flat storage of tokenised rows. Called by tokenize_dataset and batch_loader.
+// What is asked of a part is answered from its rows' records. Called by tokenize_dataset and batch_loader.
 #include "data/token_store.h"
 
 #include <algorithm>
-#include <unordered_map>
+#include <numeric>
 
-#include "core/batch.h"
 #include "core/error.h"
 
 namespace llmfp8 {
 
-void TokenStore::add(const TokenizedRow& row, std::int64_t source_row) {
-  const auto length = static_cast<std::int64_t>(row.ids.size());
-  CHECK(length > 0 && row.labels.size() == row.ids.size(), "row {}: {} ids and {} labels", source_row, length,
-        row.labels.size());
-  CHECK(row.labels.back() == kIgnoreLabel, "row {}: its last label is {}, but nothing follows the last token", source_row,
-        row.labels.back());
-  starts_.push_back(total_tokens());
-  lengths_.push_back(static_cast<std::int32_t>(length));
-  ids_.insert(ids_.end(), row.ids.begin(), row.ids.end());
-  labels_.insert(labels_.end(), row.labels.begin(), row.labels.end());
-  const auto ignored = std::count(row.labels.begin(), row.labels.end(), kIgnoreLabel);
-  supervised_.push_back(static_cast<std::int32_t>(length - ignored));
-  source_rows_.push_back(source_row);
-  untruncated_lengths_.push_back(std::max(length, row.untruncated_length));
-  total_supervised_ += supervised_.back();
-  unsupervised_rows_ += supervised_.back() == 0;
-  longest_ = std::max(longest_, length);
-  truncated_rows_ += row.truncated;
-  truncated_tokens_ += untruncated_lengths_.back() - length;
+void TokenTable::append(std::unique_ptr<TokenSegment> segment) {
+  CHECK(segment->first_row() == rows(), "{} begins at row {}, {} wanted", segment->name(), segment->first_row(), rows());
+  segments_.push_back(std::move(segment));
+}
+
+const TokenSegment& TokenTable::segment_of(std::int64_t row) const {
+  CHECK(row >= 0 && row < rows(), "row {} of {}", row, rows());
+  const auto after = std::upper_bound(segments_.begin(), segments_.end(), row,
+                                      [](std::int64_t value, const auto& segment) { return value < segment->first_row(); });
+  return **std::prev(after);
+}
+
+const RowRecord& TokenTable::record(std::int64_t row) const {
+  const TokenSegment& segment = segment_of(row);
+  return segment.record(row - segment.first_row());
+}
+
+std::int32_t TokenTable::largest_id() const {
+  std::int32_t largest = -1;
+  for (const auto& segment : segments_) largest = std::max(largest, segment->largest_id());
+  return largest;
+}
+
+TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order) : table_(std::move(table)) {
+  source_rows_.reserve(order.size());
+  for (const std::int64_t source : order) {
+    const RowRecord& r = table_->record(source);
+    if (r.length == 0) continue;
+    source_rows_.push_back(source);
+    lengths_.push_back(r.length);
+    total_tokens_ += r.length;
+    total_supervised_ += r.supervised;
+    unsupervised_rows_ += r.supervised == 0;
+    longest_ = std::max<std::int64_t>(longest_, r.length);
+    truncated_rows_ += r.untruncated > r.length;
+    truncated_tokens_ += r.untruncated - r.length;
+  }
 }
 
 std::size_t TokenStore::index(std::int64_t row) const {
@@ -36,29 +53,17 @@ std::size_t TokenStore::index(std::int64_t row) const {
 }
 
 std::span<const std::int32_t> TokenStore::ids(std::int64_t row) const {
-  return {ids_.data() + starts_[index(row)], static_cast<std::size_t>(length(row))};
+  return table_->segment_of(source_row(row)).ids(record(row));
 }
 
-std::span<const std::int32_t> TokenStore::labels(std::int64_t row) const {
-  return {labels_.data() + starts_[index(row)], static_cast<std::size_t>(length(row))};
+std::vector<std::int32_t> TokenStore::labels(std::int64_t row) const {
+  return table_->segment_of(source_row(row)).labels(record(row));
 }
 
-void TokenStore::arrange(std::span<const std::int64_t> source_order) {
-  std::unordered_map<std::int64_t, std::size_t> at;
-  for (std::size_t i = 0; i < source_rows_.size(); ++i) at.emplace(source_rows_[i], i);
-  std::vector<std::size_t> from;
-  for (const std::int64_t source : source_order)
-    if (const auto found = at.find(source); found != at.end()) from.push_back(found->second);
-  CHECK(from.size() == source_rows_.size(), "an order that holds {} of {} rows", from.size(), source_rows_.size());
-  const auto permute = [&](auto& values) {
-    auto old = values;
-    for (std::size_t i = 0; i < from.size(); ++i) values[i] = old[from[i]];
-  };
-  permute(starts_);
-  permute(lengths_);
-  permute(supervised_);
-  permute(source_rows_);
-  permute(untruncated_lengths_);
+void TokenStore::check_intact(std::int64_t row) const {
+  CHECK(checksum(ids(row), labels(row)) == row_checksum(row),
+        "{}: the tokens of row {} are not as they were written (a damaged disk?); remove the file, and it is made again",
+        table_->segment_of(source_row(row)).name(), source_row(row));
 }
 
 double TokenStore::supervised_share() const {
@@ -75,10 +80,25 @@ std::string TokenStore::summary() const {
 
 LengthQuantiles TokenStore::length_quantiles() const {
   if (rows() == 0) return {};
-  std::vector<std::int64_t> sorted = untruncated_lengths_;
-  std::sort(sorted.begin(), sorted.end());
-  const auto at = [&](double q) { return sorted[static_cast<std::size_t>(q * static_cast<double>(sorted.size() - 1))]; };
-  return {sorted.front(), at(0.5), at(0.9), at(0.99), sorted.back()};
+  std::vector<std::uint32_t> lengths;
+  lengths.reserve(source_rows_.size());
+  for (std::int64_t row = 0; row < rows(); ++row) lengths.push_back(record(row).untruncated);
+  const auto at = [&](double q) -> std::int64_t {
+    const auto n = static_cast<std::ptrdiff_t>(q * static_cast<double>(lengths.size() - 1));
+    std::nth_element(lengths.begin(), lengths.begin() + n, lengths.end());
+    return lengths[static_cast<std::size_t>(n)];
+  };
+  return {at(0), at(0.5), at(0.9), at(0.99), at(1)};
+}
+
+TokenStore store_in_memory(std::span<const TokenizedRow> rows) {
+  SegmentBuilder builder(0);
+  for (const TokenizedRow& row : rows) builder.add(row);
+  auto table = std::make_shared<TokenTable>();
+  table->append(builder.take());
+  std::vector<std::int64_t> order(rows.size());
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  return TokenStore(std::move(table), order);
 }
 
 }  // namespace llmfp8

@@ -1,34 +1,207 @@
-// Reading and tokenising by chunks: memory holds one chunk of text and the tokens so far. Called by the trainer.
+// A thread reads the next rows while all cores encode those before; memory holds two such windows of text and one segment of
+// tokens. Called by the trainer.
 #include "data/tokenize_dataset.h"
 
+#include <algorithm>
+#include <future>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
+#include "data/token_cache.h"
 
 namespace llmfp8 {
 
 namespace {
 
-constexpr std::int64_t kChunkRows = 4096;
+// Of a window: enough for every core, few enough for a bar that moves.
+constexpr std::int64_t kRowsOfACore = 256, kMostRows = 16384;
 constexpr double kFewSupervised = 0.02;
 
-enum class Part : std::uint8_t { none, train, held_out };
+// A text of no tokens is of no use either.
+void add(SegmentBuilder& builder, const TokenizedRow& row, RowFault fault) {
+  if (row.ids.empty()) {
+    builder.add_faulty(fault == RowFault::none ? RowFault::empty : fault);
+  } else {
+    builder.add(row);
+  }
+}
 
-std::vector<Part> parts_of(std::int64_t rows, const SplitRows& split) {
-  std::vector<Part> parts(static_cast<std::size_t>(rows), Part::none);
-  const auto mark = [&](const std::vector<std::int64_t>& indices, Part part) {
-    for (const std::int64_t row : indices) {
-      CHECK(row >= 0 && row < rows, "the split names row {} of {}", row, rows);
-      Part& slot = parts[static_cast<std::size_t>(row)];
-      CHECK(slot == Part::none, "the split names row {} twice", row);
-      slot = part;
+// Fills the table from where it ends.
+class TableBuilder {
+ public:
+  TableBuilder(const Dataset& dataset, const RowEncoder& encoder, const TokenizeOptions& options)
+      : dataset_(dataset), encoder_(encoder), options_(options), builder_(0) {
+    if (options.cache.empty()) return;
+    std::string key = fmt::format("{}\n{}\n", encoder.description(), dataset.reading());
+    for (const auto& file : dataset.files()) key += fmt::format("{}: {}\n", file.filename().string(), file_identity(file));
+    cache_ = std::make_unique<TokenCache>(options.cache, key);
+  }
+
+  std::shared_ptr<const TokenTable> build() {
+    if (cache_ && cache_->exists()) {
+      take_written();
+      if (table_->rows() < dataset_.rows() && try_lock()) take_written();
     }
-  };
-  mark(split.train, Part::train);
-  mark(split.test, Part::held_out);
-  return parts;
+    if (table_->rows() < dataset_.rows()) encode_rest();
+    if (cache_) log::info("tokens of {} rows: {}", dataset_.rows(), is_new_ ? "kept in " + cache_->folder().string() : "found in " + cache_->folder().string());
+    return std::move(table_);
+  }
+
+ private:
+  void show(std::int64_t done) const {
+    if (options_.progress) options_.progress(done, dataset_.rows());
+  }
+
+  void take_written() {
+    while (auto segment = cache_->open(table_->rows())) {
+      if (segment->first_row() + segment->rows() > dataset_.rows()) break;
+      table_->append(std::move(segment));
+    }
+    builder_ = SegmentBuilder(table_->rows());
+  }
+
+  // What keeps tokens from the disk costs memory, not the run.
+  bool do_without_cache(const Error& error) {
+    log::warning("the tokens stay in memory: {}; LLMFP8_CACHE_DIR names another folder", error.what());
+    cache_.reset();
+    return false;
+  }
+
+  bool try_lock() {
+    bool has_said = false;
+    try {
+      cache_->lock([&] {
+        if (!has_said) log::info("another process is tokenising the same rows into {}; waiting for it", cache_->folder().string());
+        has_said = true;
+        show(table_->rows());
+      });
+      return true;
+    } catch (const Error& error) {
+      return do_without_cache(error);
+    }
+  }
+
+  void encode_rest() {
+    const std::int64_t window = std::min(kMostRows, kRowsOfACore * std::max(2, num_threads()));
+    DatasetStream stream(dataset_, table_->rows());
+    const auto read = [&] { return std::async(std::launch::async, [&] { return stream.next(window); }); };
+    std::future<std::vector<RawRow>> next = read();
+    while (true) {
+      std::vector<RawRow> raw = next.get();
+      if (raw.empty()) break;
+      next = read();
+      encode(raw);
+      show(builder_.next_row());
+      if (builder_.tokens() < options_.segment_tokens) continue;
+      const std::int64_t end = builder_.next_row();
+      close_segment();
+      if (table_->rows() != end) {  // another process was further
+        next.wait();
+        return table_->rows() < dataset_.rows() ? encode_rest() : void();
+      }
+    }
+    if (builder_.next_row() > table_->rows()) close_segment();
+  }
+
+  void encode(std::vector<RawRow>& raw) {
+    std::vector<TokenizedRow> tokenized(raw.size());
+    std::vector<RowFault> faults(raw.size());
+    parallel_for(std::ssize(raw), 16, [&](std::int64_t first, std::int64_t last) {
+      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+        const DatasetRow row = dataset_.parse(std::move(raw[i]));
+        faults[i] = row.fault;
+        if (row.fault == RowFault::none) tokenized[i] = encoder_.encode(row);
+      }
+    });
+    for (std::size_t i = 0; i < raw.size(); ++i) add(builder_, tokenized[i], faults[i]);
+  }
+
+  void close_segment() {
+    const bool is_all = builder_.first_row() == 0 && builder_.next_row() == dataset_.rows();
+    if (is_all && builder_.tokens() < options_.segment_tokens) cache_.reset();  // too little to be worth it
+    if (cache_ && builder_.first_row() == 0 && !cache_->exists()) check_disk();
+    if (cache_ && try_lock()) {
+      take_written_by_others();
+      if (builder_.first_row() != table_->rows()) return;
+      try {
+        table_->append(cache_->write(builder_));
+        builder_ = SegmentBuilder(table_->rows());
+        is_new_ = true;
+        return;
+      } catch (const Error& error) {
+        do_without_cache(error);
+      }
+    }
+    table_->append(builder_.take());
+  }
+
+  // Between our look and our lock another process may have written what we have just made.
+  void take_written_by_others() {
+    if (builder_.first_row() == table_->rows() && cache_->open(table_->rows()) == nullptr) return;
+    take_written();
+  }
+
+  // By the first segment's share of the rows.
+  void check_disk() {
+    const double bytes = 4.2 * static_cast<double>(builder_.tokens()) * static_cast<double>(dataset_.rows()) / static_cast<double>(builder_.next_row());
+    std::error_code error;
+    std::filesystem::create_directories(options_.cache, error);
+    const std::filesystem::space_info space = std::filesystem::space(options_.cache, error);
+    if (!error && static_cast<double>(space.available) < bytes) {
+      do_without_cache(Error(fmt::format("{}: {:.1f} GB free on the disk, about {:.1f} GB wanted", options_.cache.string(),
+                                         static_cast<double>(space.available) / 1e9, bytes / 1e9)));
+    }
+  }
+
+  const Dataset& dataset_;
+  const RowEncoder& encoder_;
+  const TokenizeOptions& options_;
+  std::unique_ptr<TokenCache> cache_;  // null: in memory
+  std::shared_ptr<TokenTable> table_ = std::make_shared<TokenTable>();
+  SegmentBuilder builder_;
+  bool is_new_ = false;
+};
+
+// A few rows of many: those alone. The others' records stay empty.
+std::shared_ptr<const TokenTable> encode_alone(const Dataset& dataset, const RowEncoder& encoder, std::vector<std::int64_t> wanted,
+                                               const TokenizeOptions& options) {
+  std::sort(wanted.begin(), wanted.end());
+  std::vector<TokenizedRow> tokenized(wanted.size());
+  std::vector<RowFault> faults(wanted.size());
+  constexpr std::size_t kChunk = 1024;
+  for (std::size_t begin = 0; begin < wanted.size(); begin += kChunk) {
+    const std::size_t end = std::min(wanted.size(), begin + kChunk);
+    std::vector<DatasetRow> rows;
+    for (std::size_t i = begin; i < end; ++i) rows.push_back(dataset.read(wanted[i], wanted[i] + 1).front());
+    parallel_for(std::ssize(rows), 16, [&](std::int64_t first, std::int64_t last) {
+      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+        faults[begin + i] = rows[i].fault;
+        if (rows[i].fault == RowFault::none) tokenized[begin + i] = encoder.encode(rows[i]);
+      }
+    });
+    if (options.progress) options.progress(static_cast<std::int64_t>(end), std::ssize(wanted));
+  }
+  SegmentBuilder builder(0);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    while (builder.next_row() < wanted[i]) builder.add_faulty(RowFault::none);
+    add(builder, tokenized[i], faults[i]);
+  }
+  auto table = std::make_shared<TokenTable>();
+  table->append(builder.take());
+  return table;
+}
+
+void check_split(const SplitRows& split, std::int64_t rows) {
+  std::vector<bool> named(static_cast<std::size_t>(rows));
+  for (const std::vector<std::int64_t>* part : {&split.train, &split.test}) {
+    for (const std::int64_t row : *part) {
+      CHECK(row >= 0 && row < rows, "the split names row {} of {}", row, rows);
+      CHECK(!named[static_cast<std::size_t>(row)], "the split names row {} twice", row);
+      named[static_cast<std::size_t>(row)] = true;
+    }
+  }
 }
 
 }  // namespace
@@ -47,27 +220,15 @@ std::string TokenizedDataset::fault_summary() const {
 }
 
 TokenizedDataset tokenize_dataset(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder,
-                                  const TokenizeProgress& progress) {
-  const std::vector<Part> parts = parts_of(dataset.rows(), split);
-  TokenizedDataset result;
-  for (std::int64_t begin = 0; begin < dataset.rows(); begin += kChunkRows) {
-    const std::int64_t end = std::min(dataset.rows(), begin + kChunkRows);
-    const std::vector<DatasetRow> rows = dataset.read(begin, end);
-    std::vector<TokenizedRow> tokenized(rows.size());
-    parallel_for(end - begin, 16, [&](std::int64_t first, std::int64_t last) {
-      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i)
-        if (rows[i].fault == RowFault::none && parts[static_cast<std::size_t>(rows[i].index)] != Part::none)
-          tokenized[i] = encoder.encode(rows[i]);
-    });
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const Part part = parts[static_cast<std::size_t>(rows[i].index)];
-      if (part == Part::none) continue;
-      const RowFault fault = rows[i].fault == RowFault::none && tokenized[i].ids.empty() ? RowFault::empty : rows[i].fault;
-      ++result.rows_by_fault[static_cast<std::size_t>(fault)];
-      if (fault == RowFault::none) (part == Part::train ? result.train : result.held_out).add(tokenized[i], rows[i].index);
-    }
-    if (progress) progress(end, dataset.rows());
-  }
+                                  const TokenizeOptions& options) {
+  check_split(split, dataset.rows());
+  // An evaluation looks at few rows of many, and only once.
+  const bool is_sparse = split.train.empty() && std::ssize(split.test) < dataset.rows() / 4;
+  const std::shared_ptr<const TokenTable> table =
+      is_sparse ? encode_alone(dataset, encoder, split.test, options) : TableBuilder(dataset, encoder, options).build();
+  TokenizedDataset result{TokenStore(table, split.train), TokenStore(table, split.test), {}};
+  for (const std::vector<std::int64_t>* part : {&split.train, &split.test})
+    for (const std::int64_t row : *part) ++result.rows_by_fault[table->record(row).fault];
   const std::string where = dataset.files().front().string();
   CHECK(result.train.rows() > 0 || split.train.empty(), "{}: no usable row to train on; {}", where, result.fault_summary());
   CHECK(result.held_out.rows() > 0 || split.test.empty(), "{}: no usable row held out; {}", where, result.fault_summary());
@@ -77,8 +238,6 @@ TokenizedDataset tokenize_dataset(const Dataset& dataset, const SplitRows& split
   if (!split.train.empty() && result.train.supervised_share() < kFewSupervised)
     log::warning("only {:.2f} % of the training tokens are supervised; look at --loss_on, --max_seq_length and the data set's columns",
                  100 * result.train.supervised_share());
-  result.train.arrange(split.train);
-  result.held_out.arrange(split.test);
   return result;
 }
 

@@ -208,6 +208,10 @@ ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokeni
 
 std::string_view ChatTemplate::name() const { return frame_of(kind_).name; }
 
+std::string ChatTemplate::description() const {
+  return fmt::format("{}{}, default system text '{}'", name(), details_.trim_contents ? ", contents trimmed" : "", details_.default_system);
+}
+
 std::string_view ChatTemplate::end_of_turn() const { return frame_of(kind_).end_of_turn; }
 
 std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages,

@@ -40,6 +40,7 @@ class ChatTemplate {
 
   ChatTemplateKind kind() const { return kind_; }
   std::string_view name() const;  // "llama3" …
+  std::string description() const;  // everything that its text depends on beside the messages
 
   // Every segment of the conversation; the assistants' contents, with the token that ends their turn, are supervised.
   // Exactly one BOS (in the text) where the template has one. add_generation_prompt: ends with the assistant's header.

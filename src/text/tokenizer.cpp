@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
@@ -66,6 +67,7 @@ struct Tokenizer::Impl {
   std::unordered_map<std::string, std::int32_t> added_ids;
   std::vector<TokenInfo> tokens;  // by id
   std::string all_bytes;          // what the tokens stand for, end to end
+  std::uint64_t fingerprint = 0;
 
   Impl(TokenizerParts parts_in, TokenizerConfig config_in, const std::string& origin);
 
@@ -211,8 +213,10 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
         path.string());
   const std::filesystem::path config_path = folder / "tokenizer_config.json";
   const std::string config = std::filesystem::exists(config_path) ? read_file(config_path) : "";
-  Tokenizer tokenizer(std::make_unique<Impl>(parse_tokenizer(read_file(path), path.string()),
+  const std::string json = read_file(path);
+  Tokenizer tokenizer(std::make_unique<Impl>(parse_tokenizer(json, path.string()),
                                              parse_tokenizer_config(config, config_path.string()), path.string()));
+  tokenizer.impl_->fingerprint = fnv1a(config, fnv1a(json));
   const std::filesystem::path template_path = folder / "chat_template.jinja";
   if (std::filesystem::exists(template_path)) tokenizer.impl_->config.chat_template = read_file(template_path);
   return tokenizer;
@@ -220,9 +224,13 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
 
 Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json,
                                const std::string& origin) {
-  return Tokenizer(std::make_unique<Impl>(parse_tokenizer(tokenizer_json, origin),
-                                          parse_tokenizer_config(tokenizer_config_json, origin), origin));
+  Tokenizer tokenizer(std::make_unique<Impl>(parse_tokenizer(tokenizer_json, origin),
+                                             parse_tokenizer_config(tokenizer_config_json, origin), origin));
+  tokenizer.impl_->fingerprint = fnv1a(tokenizer_config_json, fnv1a(tokenizer_json));
+  return tokenizer;
 }
+
+std::uint64_t Tokenizer::fingerprint() const { return impl_->fingerprint; }
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
   std::vector<std::int32_t> ids;

@@ -22,7 +22,7 @@ double now_ms() { return 1e3 * now_seconds(); }
 
 // Rows of random tokens, every one learnt but the last of a row, which has nothing behind it.
 TokenStore random_rows(const BenchmarkOptions& o) {
-  TokenStore store;
+  std::vector<TokenizedRow> store;
   const std::int64_t steps = std::min(o.steps + kBenchmarkWarmUp, kMostStepsOfTokens);
   const std::int64_t rows = std::max(steps * o.batch_size * o.accumulation, static_cast<std::int64_t>(o.lengths.size()));
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -34,9 +34,9 @@ TokenStore random_rows(const BenchmarkOptions& o) {
     }
     row.labels.assign(row.ids.begin() + 1, row.ids.end());
     row.labels.push_back(kIgnoreLabel);
-    store.add(row, r);
+    store.push_back(std::move(row));
   }
-  return store;
+  return store_in_memory(store);
 }
 
 BatchLoaderOptions loader_options(const BenchmarkOptions& o) {

@@ -28,6 +28,15 @@ std::int32_t leading_bos(const Tokenizer& tokenizer) {
   return !empty.empty() && tokenizer.bos_id() == empty.front() ? empty.front() : -1;
 }
 
+// All, or as many of a large set as tell as much, evenly spread: their tokens may have to come from a disk.
+std::vector<std::int64_t> rows_to_look_at(const TokenStore& rows) {
+  constexpr std::int64_t kMost = 20000;
+  std::vector<std::int64_t> chosen;
+  const std::int64_t count = std::min(rows.rows(), kMost);
+  for (std::int64_t i = 0; i < count; ++i) chosen.push_back(i * rows.rows() / count);
+  return chosen;
+}
+
 PreflightCheck check_begin(const TokenStore& rows, const Tokenizer& tokenizer) {
   PreflightCheck check{"beginning of text", "", false};
   const std::int32_t bos = leading_bos(tokenizer);
@@ -36,15 +45,16 @@ PreflightCheck check_begin(const TokenStore& rows, const Tokenizer& tokenizer) {
     return check;
   }
   std::int64_t none = 0, several = 0;
-  for (std::int64_t row = 0; row < rows.rows(); ++row) {
+  const std::vector<std::int64_t> looked_at = rows_to_look_at(rows);
+  for (const std::int64_t row : looked_at) {
     const auto ids = rows.ids(row);
     none += ids[0] != bos;
     several += ids[0] == bos && ids.size() > 1 && ids[1] == bos;
   }
   check.warns = none > 0 || several > 0;
   check.found = !check.warns  ? fmt::format("one {} in every row", tokenizer.id_to_token(bos))
-                : several > 0 ? fmt::format("{} begin with {} twice", of_rows(several, rows.rows()), tokenizer.id_to_token(bos))
-                              : fmt::format("{} do not begin with {}", of_rows(none, rows.rows()), tokenizer.id_to_token(bos));
+                : several > 0 ? fmt::format("{} begin with {} twice", of_rows(several, std::ssize(looked_at)), tokenizer.id_to_token(bos))
+                              : fmt::format("{} do not begin with {}", of_rows(none, std::ssize(looked_at)), tokenizer.id_to_token(bos));
   return check;
 }
 
@@ -61,7 +71,7 @@ bool learns_to_stop(std::span<const std::int32_t> labels, const Tokenizer& token
 
 PreflightCheck check_end(const TokenStore& rows, const Tokenizer& tokenizer, std::int64_t max_seq_length) {
   std::int64_t whole = 0, endless = 0;
-  for (std::int64_t row = 0; row < rows.rows(); ++row) {
+  for (const std::int64_t row : rows_to_look_at(rows)) {
     if (rows.length(row) >= max_seq_length || rows.supervised(row) == 0) continue;
     ++whole;
     endless += !learns_to_stop(rows.labels(row), tokenizer);
@@ -97,7 +107,7 @@ std::vector<PreflightCheck> check_row_ends(const TokenStore& rows, const Tokeniz
 
 PreflightCheck check_special_embeddings(const TokenStore& rows, const Tokenizer& tokenizer, Engine& engine) {
   std::vector<bool> used(static_cast<std::size_t>(engine.config().vocab_size));
-  for (std::int64_t row = 0; row < rows.rows(); ++row)
+  for (const std::int64_t row : rows_to_look_at(rows))
     for (const std::int32_t id : rows.ids(row)) used[static_cast<std::size_t>(id)] = true;
   std::vector<std::int32_t> special, others;
   for (std::int32_t id = 0; id < static_cast<std::int32_t>(used.size()); ++id)

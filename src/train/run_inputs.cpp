@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/log.h"
+#include "core/user_cache.h"
 #include "hub/hub_cache.h"
 #include "train/interrupt.h"
 
@@ -34,24 +35,24 @@ void keep_first(std::vector<std::int64_t>& rows, std::int64_t most) {
 }
 
 TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console) {
-  TokenizedDataset rows = tokenize_dataset(dataset, split, encoder, [&](std::int64_t done, std::int64_t total) {
+  TokenizeOptions options;
+  if (const std::filesystem::path cache = user_cache_folder(); !cache.empty()) options.cache = cache / "tokens";
+  options.progress = [&](std::int64_t done, std::int64_t total) {
     Progress progress;
     progress.step = done;
     progress.total_steps = total;
     progress.what = "tokenising row";
     console.update(progress);
     throw_if_interrupted();
-  });
+  };
+  TokenizedDataset rows = tokenize_dataset(dataset, split, encoder, options);
   console.finish();
   return rows;
 }
 
 void check_vocabulary(const TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer) {
   const std::int64_t vocab = model.config().vocab_size;
-  std::int32_t largest = 0;
-  for (const TokenStore* store : {&rows.train, &rows.held_out})
-    for (std::int64_t row = 0; row < store->rows(); ++row)
-      for (std::int32_t id : store->ids(row)) largest = std::max(largest, id);
+  const std::int32_t largest = std::max(rows.train.largest_id(), rows.held_out.largest_id());
   CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", model.origin(), largest,
         tokenizer.id_to_token(largest), vocab);
 }

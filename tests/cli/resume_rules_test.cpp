@@ -25,10 +25,7 @@ TEST(ResumeRules, AReasonWhereAValueIsRefused) {
 // The checksum sees order, cut and labels.
 TEST(ResumeRules, RowsChecksum) {
   const auto checksum = [](std::vector<TokenizedRow> rows) {
-    TokenStore store;
-    std::int64_t i = 0;
-    for (const TokenizedRow& row : rows) store.add(row, i++);
-    return rows_checksum(store);
+    return rows_checksum(store_in_memory(rows));
   };
   const TokenizedRow a{{1, 2}, {2, -100}, false, 2}, b{{3}, {-100}, false, 1}, c{{1, 2}, {-100, -100}, false, 2};
   const TokenizedRow ab{{1, 2, 3}, {2, -100, -100}, false, 3};

@@ -18,16 +18,16 @@ namespace {
 
 // Rows of 1 … max_length tokens; token t of row r is 1000 * r + t, and every third token is not learnt.
 TokenStore make_store(std::int64_t rows, std::int64_t max_length) {
-  TokenStore store;
+  std::vector<TokenizedRow> store;
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t length = 1 + philox4x32(7, static_cast<std::uint64_t>(r), 0).x[0] % max_length;
     TokenizedRow row;
     for (std::int64_t t = 0; t < length; ++t) row.ids.push_back(static_cast<std::int32_t>(1000 * r + t));
     for (std::int64_t t = 0; t < length; ++t)
       row.labels.push_back(t + 1 < length && t % 3 != 2 ? row.ids[static_cast<std::size_t>(t + 1)] : kIgnoreLabel);
-    store.add(row, 5 * r);
+    store.push_back(row);
   }
-  return store;
+  return store_in_memory(store);
 }
 
 BatchLoaderOptions options_of(std::int64_t batch_size, std::int64_t accumulation, std::int64_t world_size = 1) {
@@ -68,7 +68,8 @@ void check_layout(const TokenStore& store, const HostBatch& batch, const BatchLo
   ASSERT_EQ(batch.counts.num_docs, static_cast<std::int32_t>(batch.rows.size()));
   std::vector<std::int32_t> supervised;
   for (std::size_t doc = 0; doc < batch.rows.size(); ++doc) {
-    const auto ids = store.ids(batch.rows[doc]), labels = store.labels(batch.rows[doc]);
+    const auto ids = store.ids(batch.rows[doc]);
+    const auto labels = store.labels(batch.rows[doc]);
     const auto start = static_cast<std::size_t>(batch.cu_seqlens[doc]);
     ASSERT_EQ(static_cast<std::size_t>(batch.cu_seqlens[doc + 1]) - start, ids.size());
     for (std::size_t t = 0; t < ids.size(); ++t) {
@@ -308,25 +309,6 @@ TEST(Packing, CapacitiesAreTheCheapestChoice) {
   EXPECT_EQ(chosen.size(), 3u);
   EXPECT_EQ(cost(chosen), best);
   EXPECT_EQ(choose_capacities(totals, 1000, 8), (std::vector<std::int64_t>{128, 256, 512, 640, 1024}));
-}
-
-TEST(TokenStore, CountsAndOrder) {
-  TokenStore store;
-  store.add({{1, 2, 3}, {2, 3, kIgnoreLabel}, true, 9}, 4);
-  store.add({{5}, {kIgnoreLabel}, false, 1}, 2);
-  store.add({{7, 8}, {8, kIgnoreLabel}, false, 2}, 0);
-  EXPECT_EQ(store.total_tokens(), 6);
-  EXPECT_EQ(store.total_supervised(), 3);
-  EXPECT_EQ(store.truncated_rows(), 1);
-  EXPECT_EQ(store.truncated_tokens(), 6);
-  EXPECT_EQ(store.unsupervised_rows(), 1);
-  EXPECT_EQ(store.length_quantiles().max, 9);
-  store.arrange(std::vector<std::int64_t>{2, 3, 0, 4});
-  EXPECT_EQ(store.source_row(0), 2);
-  EXPECT_EQ(store.ids(1)[1], 8);
-  EXPECT_EQ(store.length(2), 3);
-  EXPECT_THROW(store.arrange(std::vector<std::int64_t>{2, 0}), Error);
-  EXPECT_THROW(store.add({{1, 2}, {2, 3}, false, 2}, 9), Error);
 }
 
 }  // namespace

@@ -33,15 +33,15 @@ Tokenizer letters(bool puts_bos) {
 
 // Everything is learnt.
 TokenStore store_of(const std::vector<std::vector<std::int32_t>>& rows) {
-  TokenStore store;
+  std::vector<TokenizedRow> store;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     TokenizedRow row;
     row.ids = rows[i];
     row.labels.assign(row.ids.begin() + 1, row.ids.end());
     row.labels.push_back(kIgnoreLabel);
-    store.add(row, static_cast<std::int64_t>(i));
+    store.push_back(row);
   }
-  return store;
+  return store_in_memory(store);
 }
 
 TEST(Preflight, RowsThatBeginAndEndAsTheyShould) {
@@ -74,9 +74,8 @@ TEST(Preflight, RowsWithoutAnEnd) {
   EXPECT_TRUE(end.warns);
   EXPECT_EQ(end.found, "no row has its end in max_seq_length tokens");
   // The end is there and is not learnt.
-  TokenStore store;
-  store.add({{0, 1, 4}, {1, kIgnoreLabel, kIgnoreLabel}, false, 3}, 0);
-  EXPECT_TRUE(check_row_ends(store, tokenizer, 8)[1].warns);
+  const std::vector<TokenizedRow> rows = {{{0, 1, 4}, {1, kIgnoreLabel, kIgnoreLabel}, false, 3}};
+  EXPECT_TRUE(check_row_ends(store_in_memory(rows), tokenizer, 8)[1].warns);
 }
 
 TEST(Preflight, AnUntrainedSpecialTokenIsNamed) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/log.h"
+#include "core/user_cache.h"
 
 namespace llmfp8::cuda {
 namespace {
@@ -24,14 +25,6 @@ constexpr int kRepeats = 5;
 constexpr std::size_t kFlushBytes = std::size_t{256} << 20;  // several times the L2: operands are cold in a step too
 constexpr std::size_t kMaxFileEntries = 100000;
 constexpr std::size_t kMaxLine = 1024;
-
-fs::path cache_folder() {
-  const auto variable = [](const char* name) { return std::string(std::getenv(name) ? std::getenv(name) : ""); };
-  if (const std::string dir = variable("LLMFP8_CACHE_DIR"); !dir.empty()) return dir;
-  if (const std::string dir = variable("XDG_CACHE_HOME"); !dir.empty()) return fs::path(dir) / "llm-fp8";
-  if (const std::string dir = variable("HOME"); !dir.empty()) return fs::path(dir) / ".cache" / "llm-fp8";
-  return {};
-}
 
 std::string file_name(const std::string& machine) {
   std::string name = "gemm " + machine + ".txt";
@@ -118,7 +111,7 @@ GemmAlgorithms::GemmAlgorithms(const std::string& machine, AlgorithmChoice choic
   const char* tune = std::getenv("LLMFP8_CUDA_TUNE");
   timing_ = choice == AlgorithmChoice::timed && (tune == nullptr || std::strcmp(tune, "0") != 0);
   if (!timing_) return;
-  const fs::path folder = cache_folder();
+  const fs::path folder = user_cache_folder();
   if (folder.empty()) return;
   file_ = folder / file_name(machine);
   read_file();

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LLMFP8_PARQUET_ABI 1
+#define LLMFP8_PARQUET_ABI 2
 #define LLMFP8_PARQUET_API __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -13,6 +13,7 @@ extern "C" {
 #endif
 
 typedef struct llmfp8_parquet_file llmfp8_parquet_file;
+typedef struct llmfp8_parquet_stream llmfp8_parquet_stream;
 
 /* One column of some rows as text: strings as they are, nested values and numbers as JSON text.
    Row i is data[offsets[i], offsets[i + 1]), and null where valid[i] is 0. Freed by llmfp8_parquet_free. */
@@ -44,6 +45,15 @@ LLMFP8_PARQUET_API const char* llmfp8_parquet_column_type(const llmfp8_parquet_f
 /* The whole column `column` of one row group. Returns 0, or 1 with the error's text. */
 LLMFP8_PARQUET_API int32_t llmfp8_parquet_read(llmfp8_parquet_file* file, int32_t row_group, int32_t column,
                                                llmfp8_parquet_text* out, llmfp8_parquet_error error);
+/* Some columns of a file from its first row on, in memory that is bounded however large its row groups are. The file outlives
+   the stream and is not read otherwise meanwhile. NULL on error. */
+LLMFP8_PARQUET_API llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, const int32_t* columns,
+                                                                     int32_t count, llmfp8_parquet_error error);
+/* The next `rows` rows of every column (fewer at the end of the file) into out[count], to be freed one by one. Returns 0, or 1
+   with the error's text and nothing to free. */
+LLMFP8_PARQUET_API int32_t llmfp8_parquet_stream_next(llmfp8_parquet_stream* stream, int64_t rows, llmfp8_parquet_text* out,
+                                                      llmfp8_parquet_error error);
+LLMFP8_PARQUET_API void llmfp8_parquet_stream_close(llmfp8_parquet_stream* stream);
 LLMFP8_PARQUET_API void llmfp8_parquet_free(llmfp8_parquet_text* text);
 
 #ifdef __cplusplus

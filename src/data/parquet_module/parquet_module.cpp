@@ -20,7 +20,13 @@ struct llmfp8_parquet_file {
   std::vector<std::string> names, types;
 };
 
+struct llmfp8_parquet_stream {
+  std::vector<std::unique_ptr<parquet::arrow::ColumnReader>> columns;
+};
+
 namespace {
+
+constexpr int64_t kPageBufferBytes = int64_t{1} << 20;
 
 struct TextOwner {
   std::string data;
@@ -141,6 +147,18 @@ void append_chunk(const std::shared_ptr<arrow::Array>& chunk, TextOwner& text) {
   }
 }
 
+llmfp8_parquet_text to_abi(const arrow::ChunkedArray& chunks) {
+  auto text = std::make_unique<TextOwner>();
+  text->offsets.push_back(0);
+  for (const auto& chunk : chunks.chunks()) {
+    check(chunk->ValidateFull());
+    append_chunk(chunk, *text);
+  }
+  llmfp8_parquet_text abi{text->data.data(), text->offsets.data(), text->valid.data(), static_cast<int64_t>(text->valid.size()), nullptr};
+  abi.owner = text.release();
+  return abi;
+}
+
 }  // namespace
 
 extern "C" {
@@ -153,7 +171,11 @@ llmfp8_parquet_file* llmfp8_parquet_open(const char* path, llmfp8_parquet_error 
   try {
     auto file = std::make_unique<llmfp8_parquet_file>();
     parquet::arrow::FileReaderBuilder builder;
-    check(builder.Open(value_or_throw(arrow::io::ReadableFile::Open(path))));
+    // Pages as they are needed, not a whole column of a row group, which may be the whole file.
+    parquet::ReaderProperties properties = parquet::default_reader_properties();
+    properties.enable_buffered_stream();
+    properties.set_buffer_size(kPageBufferBytes);
+    check(builder.Open(value_or_throw(arrow::io::ReadableFile::Open(path)), properties));
     file->reader = build(builder);
     // The caller reads columns in parallel to nothing else; Arrow's own thread pool would compete with OpenMP's team.
     file->reader->set_use_threads(false);
@@ -191,22 +213,48 @@ const char* llmfp8_parquet_column_type(const llmfp8_parquet_file* file, int32_t 
 int32_t llmfp8_parquet_read(llmfp8_parquet_file* file, int32_t row_group, int32_t column, llmfp8_parquet_text* out,
                             llmfp8_parquet_error error) {
   try {
-    const auto chunks = read_column(*file->reader->RowGroup(row_group), column);
-    auto text = std::make_unique<TextOwner>();
-    text->offsets.push_back(0);
-    for (const auto& chunk : chunks->chunks()) {
-      check(chunk->ValidateFull());
-      append_chunk(chunk, *text);
-    }
-    *out = llmfp8_parquet_text{text->data.data(), text->offsets.data(), text->valid.data(),
-                               static_cast<int64_t>(text->valid.size()), nullptr};
-    out->owner = text.release();
+    *out = to_abi(*read_column(*file->reader->RowGroup(row_group), column));
     return 0;
   } catch (const std::exception& failure) {
     set_error(error, failure.what());
     return 1;
   }
 }
+
+llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, const int32_t* columns, int32_t count,
+                                                  llmfp8_parquet_error error) {
+  try {
+    auto stream = std::make_unique<llmfp8_parquet_stream>();
+    for (int32_t i = 0; i < count; ++i) {
+      std::unique_ptr<parquet::arrow::ColumnReader> column;
+      check(file->reader->GetColumn(columns[i], &column));
+      stream->columns.push_back(std::move(column));
+    }
+    return stream.release();
+  } catch (const std::exception& failure) {
+    set_error(error, failure.what());
+    return nullptr;
+  }
+}
+
+int32_t llmfp8_parquet_stream_next(llmfp8_parquet_stream* stream, int64_t rows, llmfp8_parquet_text* out,
+                                   llmfp8_parquet_error error) {
+  size_t done = 0;
+  try {
+    for (; done < stream->columns.size(); ++done) {
+      std::shared_ptr<arrow::ChunkedArray> chunks;
+      check(stream->columns[done]->NextBatch(rows, &chunks));
+      out[done] = to_abi(*chunks);
+    }
+    return 0;
+  } catch (const std::exception& failure) {
+    set_error(error, failure.what());
+    for (size_t i = 0; i < done; ++i) llmfp8_parquet_free(&out[i]);
+    return 1;
+  }
+}
+
+void llmfp8_parquet_stream_close(llmfp8_parquet_stream* stream) { delete stream; }
 
 void llmfp8_parquet_free(llmfp8_parquet_text* text) {
   delete static_cast<TextOwner*>(text->owner);
