@@ -256,9 +256,7 @@ HostBatch BatchLoader::load(std::int64_t epoch, std::int64_t step, std::int64_t 
   batch.supervised_rows.reserve(capacity);
   batch.cu_seqlens.assign(1, 0);
   for (const std::int64_t row : documents) {
-    store.check_intact(row);
-    const auto ids = store.ids(row);
-    const std::vector<std::int32_t> labels = store.labels(row);
+    const auto [ids, labels] = store.read(row);
     for (std::size_t t = 0; t < ids.size(); ++t) {
       const std::int32_t label = placeholder ? kIgnoreLabel : labels[t];
       if (label != kIgnoreLabel) batch.supervised_rows.push_back(static_cast<std::int32_t>(batch.tokens.size()));

@@ -30,8 +30,7 @@ struct Source {
   std::int64_t first_row = 0, rows = 0;
 };
 
-// The cells of one row that the format needs, by column.
-using Cells = std::map<std::string, std::optional<std::string>, std::less<>>;
+using Cells = RawRow::Cells;
 
 std::vector<std::string> columns_of(RowFormat format, const std::string& text_field) {
   switch (format) {

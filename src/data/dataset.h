@@ -42,9 +42,9 @@ struct DatasetRow {
 
 // A row as it comes from a file; Dataset::parse takes it apart.
 struct RawRow {
+  using Cells = std::map<std::string, std::optional<std::string>, std::less<>>;  // by column
   std::int64_t index = 0;
-  // Of the columns that the format needs, where they had to be decoded with other rows'.
-  std::optional<std::map<std::string, std::optional<std::string>, std::less<>>> cells;
+  std::optional<Cells> cells;  // of the columns that the format needs, where they had to be decoded with other rows'
 };
 
 struct DatasetOptions {

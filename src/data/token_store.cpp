@@ -13,16 +13,12 @@ void TokenTable::append(std::unique_ptr<TokenSegment> segment) {
   segments_.push_back(std::move(segment));
 }
 
-const TokenSegment& TokenTable::segment_of(std::int64_t row) const {
+TokenTable::Place TokenTable::locate(std::int64_t row) const {
   CHECK(row >= 0 && row < rows(), "row {} of {}", row, rows());
   const auto after = std::upper_bound(segments_.begin(), segments_.end(), row,
                                       [](std::int64_t value, const auto& segment) { return value < segment->first_row(); });
-  return **std::prev(after);
-}
-
-const RowRecord& TokenTable::record(std::int64_t row) const {
-  const TokenSegment& segment = segment_of(row);
-  return segment.record(row - segment.first_row());
+  const TokenSegment& segment = **std::prev(after);
+  return {segment, segment.record(row - segment.first_row())};
 }
 
 std::int32_t TokenTable::largest_id() const {
@@ -34,7 +30,7 @@ std::int32_t TokenTable::largest_id() const {
 TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order) : table_(std::move(table)) {
   source_rows_.reserve(order.size());
   for (const std::int64_t source : order) {
-    const RowRecord& r = table_->record(source);
+    const RowRecord& r = table_->locate(source).record;
     if (r.length == 0) continue;
     source_rows_.push_back(source);
     lengths_.push_back(r.length);
@@ -53,17 +49,22 @@ std::size_t TokenStore::index(std::int64_t row) const {
 }
 
 std::span<const std::int32_t> TokenStore::ids(std::int64_t row) const {
-  return table_->segment_of(source_row(row)).ids(record(row));
+  const TokenTable::Place place = locate(row);
+  return place.segment.ids(place.record);
 }
 
 std::vector<std::int32_t> TokenStore::labels(std::int64_t row) const {
-  return table_->segment_of(source_row(row)).labels(record(row));
+  const TokenTable::Place place = locate(row);
+  return place.segment.labels(place.record);
 }
 
-void TokenStore::check_intact(std::int64_t row) const {
-  CHECK(checksum(ids(row), labels(row)) == row_checksum(row),
+TokenStore::Row TokenStore::read(std::int64_t row) const {
+  const TokenTable::Place place = locate(row);
+  Row read{place.segment.ids(place.record), place.segment.labels(place.record)};
+  CHECK(checksum(read.ids, read.labels) == place.record.checksum,
         "{}: the tokens of row {} are not as they were written (a damaged disk?); remove the file, and it is made again",
-        table_->segment_of(source_row(row)).name(), source_row(row));
+        place.segment.name(), source_row(row));
+  return read;
 }
 
 double TokenStore::supervised_share() const {

@@ -24,9 +24,12 @@ class TokenTable {
   void append(std::unique_ptr<TokenSegment> segment);
 
   std::int64_t rows() const { return segments_.empty() ? 0 : segments_.back()->first_row() + segments_.back()->rows(); }
-  // Where a row lies. Throws Error beyond rows().
-  const TokenSegment& segment_of(std::int64_t row) const;
-  const RowRecord& record(std::int64_t row) const;
+  struct Place {
+    const TokenSegment& segment;
+    const RowRecord& record;
+  };
+  // Throws Error beyond rows().
+  Place locate(std::int64_t row) const;
   std::int32_t largest_id() const;
 
  private:
@@ -42,8 +45,12 @@ class TokenStore {
   std::int64_t rows() const { return static_cast<std::int64_t>(source_rows_.size()); }
   std::span<const std::int32_t> ids(std::int64_t row) const;  // [length(row)]
   std::vector<std::int32_t> labels(std::int64_t row) const;   // [length(row)]
-  // Throws Error that names the file where a row is not as it was written.
-  void check_intact(std::int64_t row) const;
+  struct Row {
+    std::span<const std::int32_t> ids;
+    std::vector<std::int32_t> labels;
+  };
+  // Both, for training: throws Error that names the file where they are not as they were written.
+  Row read(std::int64_t row) const;
   std::int64_t length(std::int64_t row) const { return lengths_[index(row)]; }
   std::int64_t supervised(std::int64_t row) const { return record(row).supervised; }
   std::uint32_t row_checksum(std::int64_t row) const { return record(row).checksum; }
@@ -63,7 +70,8 @@ class TokenStore {
 
  private:
   std::size_t index(std::int64_t row) const;
-  const RowRecord& record(std::int64_t row) const { return table_->record(source_row(row)); }
+  TokenTable::Place locate(std::int64_t row) const { return table_->locate(source_row(row)); }
+  const RowRecord& record(std::int64_t row) const { return locate(row).record; }
 
   std::shared_ptr<const TokenTable> table_;
   std::vector<std::int64_t> source_rows_;

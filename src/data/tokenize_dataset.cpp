@@ -19,12 +19,31 @@ namespace {
 constexpr std::int64_t kRowsOfACore = 256, kMostRows = 16384;
 constexpr double kFewSupervised = 0.02;
 
+struct EncodedRow {
+  TokenizedRow tokens;
+  RowFault fault = RowFault::none;
+};
+
+// row_of: from a number below `count` to its DatasetRow; called on all cores.
+template <typename RowOf>
+std::vector<EncodedRow> encode_rows(const RowEncoder& encoder, std::int64_t count, const RowOf& row_of) {
+  std::vector<EncodedRow> encoded(static_cast<std::size_t>(count));
+  parallel_for(count, 16, [&](std::int64_t first, std::int64_t last) {
+    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+      const DatasetRow& row = row_of(i);
+      encoded[i].fault = row.fault;
+      if (row.fault == RowFault::none) encoded[i].tokens = encoder.encode(row);
+    }
+  });
+  return encoded;
+}
+
 // A text of no tokens is of no use either.
-void add(SegmentBuilder& builder, const TokenizedRow& row, RowFault fault) {
-  if (row.ids.empty()) {
-    builder.add_faulty(fault == RowFault::none ? RowFault::empty : fault);
+void add(SegmentBuilder& builder, const EncodedRow& row) {
+  if (row.tokens.ids.empty()) {
+    builder.add_faulty(row.fault == RowFault::none ? RowFault::empty : row.fault);
   } else {
-    builder.add(row);
+    builder.add(row.tokens);
   }
 }
 
@@ -45,7 +64,7 @@ class TableBuilder {
       if (table_->rows() < dataset_.rows() && try_lock()) take_written();
     }
     if (table_->rows() < dataset_.rows()) encode_rest();
-    if (cache_) log::info("tokens of {} rows: {}", dataset_.rows(), is_new_ ? "kept in " + cache_->folder().string() : "found in " + cache_->folder().string());
+    if (cache_) log::info("tokens of {} rows: {} in {}", dataset_.rows(), is_new_ ? "kept" : "found", cache_->folder().string());
     return std::move(table_);
   }
 
@@ -54,12 +73,16 @@ class TableBuilder {
     if (options_.progress) options_.progress(done, dataset_.rows());
   }
 
-  void take_written() {
+  // Whether there was any.
+  bool take_written() {
+    const std::int64_t before = table_->rows();
     while (auto segment = cache_->open(table_->rows())) {
       if (segment->first_row() + segment->rows() > dataset_.rows()) break;
       table_->append(std::move(segment));
     }
+    if (table_->rows() == before) return false;
     builder_ = SegmentBuilder(table_->rows());
+    return true;
   }
 
   // What keeps tokens from the disk costs memory, not the run.
@@ -92,12 +115,13 @@ class TableBuilder {
       std::vector<RawRow> raw = next.get();
       if (raw.empty()) break;
       next = read();
-      encode(raw);
+      const auto parse = [&](std::size_t i) { return dataset_.parse(std::move(raw[i])); };
+      for (const EncodedRow& row : encode_rows(encoder_, std::ssize(raw), parse)) add(builder_, row);
       show(builder_.next_row());
       if (builder_.tokens() < options_.segment_tokens) continue;
       const std::int64_t end = builder_.next_row();
       close_segment();
-      if (table_->rows() != end) {  // another process was further
+      if (table_->rows() != end) {  // pieces that were written already are elsewhere cut
         next.wait();
         return table_->rows() < dataset_.rows() ? encode_rest() : void();
       }
@@ -105,26 +129,12 @@ class TableBuilder {
     if (builder_.next_row() > table_->rows()) close_segment();
   }
 
-  void encode(std::vector<RawRow>& raw) {
-    std::vector<TokenizedRow> tokenized(raw.size());
-    std::vector<RowFault> faults(raw.size());
-    parallel_for(std::ssize(raw), 16, [&](std::int64_t first, std::int64_t last) {
-      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
-        const DatasetRow row = dataset_.parse(std::move(raw[i]));
-        faults[i] = row.fault;
-        if (row.fault == RowFault::none) tokenized[i] = encoder_.encode(row);
-      }
-    });
-    for (std::size_t i = 0; i < raw.size(); ++i) add(builder_, tokenized[i], faults[i]);
-  }
-
   void close_segment() {
     const bool is_all = builder_.first_row() == 0 && builder_.next_row() == dataset_.rows();
     if (is_all && builder_.tokens() < options_.segment_tokens) cache_.reset();  // too little to be worth it
     if (cache_ && builder_.first_row() == 0 && !cache_->exists()) check_disk();
     if (cache_ && try_lock()) {
-      take_written_by_others();
-      if (builder_.first_row() != table_->rows()) return;
+      if (take_written()) return;  // by another process between our look and our lock, or behind a piece that was damaged
       try {
         table_->append(cache_->write(builder_));
         builder_ = SegmentBuilder(table_->rows());
@@ -137,15 +147,10 @@ class TableBuilder {
     table_->append(builder_.take());
   }
 
-  // Between our look and our lock another process may have written what we have just made.
-  void take_written_by_others() {
-    if (builder_.first_row() == table_->rows() && cache_->open(table_->rows()) == nullptr) return;
-    take_written();
-  }
-
   // By the first segment's share of the rows.
   void check_disk() {
-    const double bytes = 4.2 * static_cast<double>(builder_.tokens()) * static_cast<double>(dataset_.rows()) / static_cast<double>(builder_.next_row());
+    constexpr double kBytesOfAToken = 4.2;  // its id, its mark, its share of a row's record
+    const double bytes = kBytesOfAToken * static_cast<double>(builder_.tokens()) * static_cast<double>(dataset_.rows()) / static_cast<double>(builder_.next_row());
     std::error_code error;
     std::filesystem::create_directories(options_.cache, error);
     const std::filesystem::space_info space = std::filesystem::space(options_.cache, error);
@@ -168,25 +173,19 @@ class TableBuilder {
 std::shared_ptr<const TokenTable> encode_alone(const Dataset& dataset, const RowEncoder& encoder, std::vector<std::int64_t> wanted,
                                                const TokenizeOptions& options) {
   std::sort(wanted.begin(), wanted.end());
-  std::vector<TokenizedRow> tokenized(wanted.size());
-  std::vector<RowFault> faults(wanted.size());
+  SegmentBuilder builder(0);
   constexpr std::size_t kChunk = 1024;
   for (std::size_t begin = 0; begin < wanted.size(); begin += kChunk) {
     const std::size_t end = std::min(wanted.size(), begin + kChunk);
     std::vector<DatasetRow> rows;
     for (std::size_t i = begin; i < end; ++i) rows.push_back(dataset.read(wanted[i], wanted[i] + 1).front());
-    parallel_for(std::ssize(rows), 16, [&](std::int64_t first, std::int64_t last) {
-      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
-        faults[begin + i] = rows[i].fault;
-        if (rows[i].fault == RowFault::none) tokenized[begin + i] = encoder.encode(rows[i]);
-      }
-    });
+    const auto row_of = [&](std::size_t i) -> const DatasetRow& { return rows[i]; };
+    const std::vector<EncodedRow> encoded = encode_rows(encoder, std::ssize(rows), row_of);
+    for (std::size_t i = begin; i < end; ++i) {
+      while (builder.next_row() < wanted[i]) builder.add_faulty(RowFault::none);
+      add(builder, encoded[i - begin]);
+    }
     if (options.progress) options.progress(static_cast<std::int64_t>(end), std::ssize(wanted));
-  }
-  SegmentBuilder builder(0);
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    while (builder.next_row() < wanted[i]) builder.add_faulty(RowFault::none);
-    add(builder, tokenized[i], faults[i]);
   }
   auto table = std::make_shared<TokenTable>();
   table->append(builder.take());
@@ -228,7 +227,7 @@ TokenizedDataset tokenize_dataset(const Dataset& dataset, const SplitRows& split
       is_sparse ? encode_alone(dataset, encoder, split.test, options) : TableBuilder(dataset, encoder, options).build();
   TokenizedDataset result{TokenStore(table, split.train), TokenStore(table, split.test), {}};
   for (const std::vector<std::int64_t>* part : {&split.train, &split.test})
-    for (const std::int64_t row : *part) ++result.rows_by_fault[table->record(row).fault];
+    for (const std::int64_t row : *part) ++result.rows_by_fault[table->locate(row).record.fault];
   const std::string where = dataset.files().front().string();
   CHECK(result.train.rows() > 0 || split.train.empty(), "{}: no usable row to train on; {}", where, result.fault_summary());
   CHECK(result.held_out.rows() > 0 || split.test.empty(), "{}: no usable row held out; {}", where, result.fault_summary());

@@ -8,8 +8,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/crc32c.h"
 #include "core/error.h"
-#include "core/hash.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
@@ -207,6 +207,11 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
+// Length and checksum.
+static std::uint64_t fingerprint_of(std::string_view json, std::string_view config) {
+  return static_cast<std::uint64_t>(json.size() + config.size()) << 32 | crc32c(config.data(), config.size(), crc32c(json));
+}
+
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "tokenizer.json";
   CHECK(std::filesystem::exists(path), "{}: no such file, wanted: the tokenizer of a Hugging Face model folder",
@@ -216,7 +221,7 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   const std::string json = read_file(path);
   Tokenizer tokenizer(std::make_unique<Impl>(parse_tokenizer(json, path.string()),
                                              parse_tokenizer_config(config, config_path.string()), path.string()));
-  tokenizer.impl_->fingerprint = fnv1a(config, fnv1a(json));
+  tokenizer.impl_->fingerprint = fingerprint_of(json, config);
   const std::filesystem::path template_path = folder / "chat_template.jinja";
   if (std::filesystem::exists(template_path)) tokenizer.impl_->config.chat_template = read_file(template_path);
   return tokenizer;
@@ -226,7 +231,7 @@ Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view
                                const std::string& origin) {
   Tokenizer tokenizer(std::make_unique<Impl>(parse_tokenizer(tokenizer_json, origin),
                                              parse_tokenizer_config(tokenizer_config_json, origin), origin));
-  tokenizer.impl_->fingerprint = fnv1a(tokenizer_config_json, fnv1a(tokenizer_json));
+  tokenizer.impl_->fingerprint = fingerprint_of(tokenizer_json, tokenizer_config_json);
   return tokenizer;
 }
 

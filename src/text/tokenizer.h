@@ -54,7 +54,7 @@ class Tokenizer {
   std::string id_to_token(std::int32_t id) const;  // as written in the vocabulary; empty if there is none
   bool is_special(std::int32_t id) const;
   std::int64_t vocab_size() const;             // largest id + 1
-  std::uint64_t fingerprint() const;           // of the files that it was made from (core/hash.h)
+  std::uint64_t fingerprint() const;           // of the files that it was made from
   std::optional<std::int32_t> bos_id() const;  // tokenizer_config.json's bos_token, if any
   std::optional<std::int32_t> eos_id() const;
   const std::string& chat_template() const;  // tokenizer_config.json's (or chat_template.jinja), empty if none

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 #include <tuple>
 
 #include "core/clock.h"
@@ -127,16 +126,6 @@ double copy_rate(Backend& backend, Stream& stream) {
   return 4.0 * static_cast<double>(elements) / (ms / 1e3);
 }
 
-// A capacity's first step chooses its algorithms.
-void warm_capacities(Engine& engine, const BatchLoader& loader, BenchmarkSteps& steps) {
-  std::set<std::int64_t> warm;
-  for (std::int64_t s = 0; s < loader.steps_per_epoch(); ++s) {
-    const std::vector<HostBatch> batches = steps.batches_of(s);
-    const bool is_new = std::any_of(batches.begin(), batches.end(), [&](const HostBatch& b) { return warm.insert(b.capacity).second; });
-    if (is_new && s >= kBenchmarkWarmUp) engine.train_step(batches, kBenchmarkLearningRate, kBenchmarkMaxGradNorm);
-  }
-}
-
 }  // namespace
 
 std::string_view name(WorkKind kind) {
@@ -181,7 +170,7 @@ BenchmarkResult run_benchmark(Backend& backend, const BenchmarkOptions& options)
     steps.run(1);
     r.start_seconds = (now_ms() - begin) / 1e3;
     steps.run(kBenchmarkWarmUp - 1);
-    warm_capacities(engine, loader, steps);
+    steps.warm_other_capacities();
     r.memory = engine.memory();
 
     std::int64_t tokens = 0;

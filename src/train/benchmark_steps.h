@@ -11,8 +11,6 @@
 
 namespace llmfp8 {
 
-inline constexpr double kBenchmarkLearningRate = 1e-5, kBenchmarkMaxGradNorm = 1.0;
-
 class BenchmarkSteps {
  public:
   // Both outlive it; the loader's one epoch is gone through again and again.
@@ -24,8 +22,11 @@ class BenchmarkSteps {
   // Seconds from the first enqueue to the last result; nothing is in flight before and after. Throws Error where a step is
   // not finite.
   double run(std::int64_t steps, const OnResult& on_result = {});
-  // The same one at a time, until `until` holds after a step.
+  // The same until `until` holds after a step; how many there were.
   std::int64_t run_until(const std::function<bool()>& until, const OnResult& on_result = {});
+
+  // A step of each capacity that none has had so far: the first one chooses its algorithms. They do not count.
+  void warm_other_capacities();
 
   std::vector<HostBatch> batches_of(std::int64_t step) const;
   std::int64_t steps_done() const { return step_; }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <csignal>
 #include <thread>
+#include <utility>
 
 #include <unistd.h>
 
@@ -27,12 +28,12 @@ extern "C" void on_save_request(int) { save_requested = true; }
 // A handler's frame lies below the stack pointer, and oneDNN's f32 kernels for AVX and AVX2 let that point into a buffer of
 // the heap: a handler must not run on a thread that computes. Threads inherit what is blocked.
 void install_interrupt_handlers() {
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
-  std::signal(SIGUSR1, on_save_request);
   sigset_t handled;
   sigemptyset(&handled);
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&handled, signal);
+  for (const auto& [signal, handler] : {std::pair(SIGINT, &on_signal), std::pair(SIGTERM, &on_signal), std::pair(SIGUSR1, &on_save_request)}) {
+    std::signal(signal, handler);
+    sigaddset(&handled, signal);
+  }
   pthread_sigmask(SIG_BLOCK, &handled, nullptr);
   std::thread([handled] {
     pthread_sigmask(SIG_UNBLOCK, &handled, nullptr);

@@ -37,6 +37,11 @@ std::vector<std::int64_t> rows_to_look_at(const TokenStore& rows) {
   return chosen;
 }
 
+// What is said of every row holds of those that were looked at.
+std::string of_a_sample(const std::vector<std::int64_t>& looked_at, const TokenStore& rows) {
+  return std::ssize(looked_at) == rows.rows() ? "" : fmt::format(" ({} of {} looked at)", looked_at.size(), rows.rows());
+}
+
 PreflightCheck check_begin(const TokenStore& rows, const Tokenizer& tokenizer) {
   PreflightCheck check{"beginning of text", "", false};
   const std::int32_t bos = leading_bos(tokenizer);
@@ -52,7 +57,7 @@ PreflightCheck check_begin(const TokenStore& rows, const Tokenizer& tokenizer) {
     several += ids[0] == bos && ids.size() > 1 && ids[1] == bos;
   }
   check.warns = none > 0 || several > 0;
-  check.found = !check.warns  ? fmt::format("one {} in every row", tokenizer.id_to_token(bos))
+  check.found = !check.warns  ? fmt::format("one {} in every row{}", tokenizer.id_to_token(bos), of_a_sample(looked_at, rows))
                 : several > 0 ? fmt::format("{} begin with {} twice", of_rows(several, std::ssize(looked_at)), tokenizer.id_to_token(bos))
                               : fmt::format("{} do not begin with {}", of_rows(none, std::ssize(looked_at)), tokenizer.id_to_token(bos));
   return check;
@@ -71,14 +76,15 @@ bool learns_to_stop(std::span<const std::int32_t> labels, const Tokenizer& token
 
 PreflightCheck check_end(const TokenStore& rows, const Tokenizer& tokenizer, std::int64_t max_seq_length) {
   std::int64_t whole = 0, endless = 0;
-  for (const std::int64_t row : rows_to_look_at(rows)) {
+  const std::vector<std::int64_t> looked_at = rows_to_look_at(rows);
+  for (const std::int64_t row : looked_at) {
     if (rows.length(row) >= max_seq_length || rows.supervised(row) == 0) continue;
     ++whole;
     endless += !learns_to_stop(rows.labels(row), tokenizer);
   }
   PreflightCheck check{"end of text", "", endless > 0};
   check.found = whole == 0     ? "no row has its end in max_seq_length tokens"
-                : endless == 0 ? "every whole row ends in a supervised special token"
+                : endless == 0 ? fmt::format("every whole row ends in a supervised special token{}", of_a_sample(looked_at, rows))
                                : fmt::format("{} end without a supervised special token: the model does not learn from them when to stop",
                                              of_rows(endless, whole));
   check.warns = check.warns || whole == 0;

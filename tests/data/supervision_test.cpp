@@ -148,7 +148,9 @@ TEST_F(TokenizeDataset, PartsComeInTheSplitsOrderWithoutFaultyRows) {
   const SplitRows split = train_test_split(200, 0.1, 42);
   std::int64_t done = 0;
   const RowEncoder encoder(golden_tokenizer("qwen2.5"), chat_, {});
-  const TokenizedDataset result = tokenize_dataset(data, split, encoder, {.progress = [&](std::int64_t n, std::int64_t) { done = n; }});
+  TokenizeOptions options;
+  options.progress = [&](std::int64_t n, std::int64_t) { done = n; };
+  const TokenizedDataset result = tokenize_dataset(data, split, encoder, options);
   EXPECT_EQ(done, 200);
   EXPECT_EQ(result.dropped(), 20);
   EXPECT_EQ(result.fault_summary(), "20 rows left out: 20 without a value");

@@ -54,6 +54,13 @@ TEST(Preflight, RowsThatBeginAndEndAsTheyShould) {
   EXPECT_FALSE(checks[0].warns || checks[1].warns);
 }
 
+TEST(Preflight, OfManyRowsSomeAreLookedAt) {
+  const std::vector<std::vector<std::int32_t>> rows(20001, {3, 0, 4});
+  const auto checks = check_row_ends(store_of(rows), letters(true), 8);
+  EXPECT_EQ(checks[0].found, "one <s> in every row (20000 of 20001 looked at)");
+  EXPECT_EQ(checks[1].found, "every whole row ends in a supervised special token (20000 of 20001 looked at)");
+}
+
 TEST(Preflight, TwoBeginningsAndNone) {
   const Tokenizer tokenizer = letters(true);
   PreflightCheck begin = check_row_ends(store_of({{3, 3, 0, 4}, {3, 0, 4}}), tokenizer, 8)[0];
