@@ -209,14 +209,12 @@ void declare_model_and_data(Declarations& d, bool multi) {
       "packing", &RunConfig::packing,
       "fill batch_size x max_seq_length tokens a micro-batch instead of batch_size rows; nothing is padded either way");
   d.choice<LossOn>("loss_on", &RunConfig::loss_on, LossOn::all,
-                   {{"all", LossOn::all}, {"completion", LossOn::completion}},
-                   "tokens that the loss counts; completion: the prompt is masked");
+                   {{"all", LossOn::all}, {"completion", LossOn::completion}, {"assistant", LossOn::assistant}},
+                   "tokens that the loss counts; completion: what answers the last user message; assistant: every answer");
   d.text("chat_template", "auto|model|llama3|chatml|legacy|FILE", &RunConfig::chat_template, "auto",
          "auto: the model's own, else the one of its family; legacy: the text of the Python stack");
   d.text("template_date", "TEXT", &RunConfig::template_date, "",
-         "date for a template that asks for today's; without it, the template's own constant")
-      .not_built_yet =
-      "--template_date: no built-in template writes a date; a model's own Jinja template is not built yet";
+         "date (2024-07-26) for a model's own template that writes today's; without it, today");
   d.text("weights_cache_dir", "DIR", &RunConfig::weights_cache_dir, multi ? "./model_cache" : "",
          "folder of downloaded models and datasets; without it, the hub's default");
   d.on_off("repair_embeddings", &RunConfig::repair_embeddings,

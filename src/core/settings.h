@@ -37,6 +37,7 @@ enum class LrScheduler : std::uint8_t { linear, cosine, constant };
 
 // Which tokens are learnt. all: every token but the first, which nothing predicts. completion: the assistants' turns, the
 // completion, or all of a plain text.
-enum class LossOn : std::uint8_t { all, completion };
+// completion: what follows the last user message that is answered; assistant: every assistant's turn.
+enum class LossOn : std::uint8_t { all, completion, assistant };
 
 }  // namespace llmfp8

@@ -88,17 +88,15 @@ RowFault fault_of(const std::optional<std::string>& cell) {
   return cell->find_first_not_of(" \t\r\n\v\f") == std::string::npos ? RowFault::empty : RowFault::none;
 }
 
-// A JSON list of {role, content}; empty if it is anything else.
+// A JSON list of {role, …}; empty if it is anything else. Whether a template can write them is not looked at here.
 std::vector<ChatMessage> parse_messages(const std::string& json) {
-  const nlohmann::json list = nlohmann::json::parse(json, nullptr, false);
+  const nlohmann::ordered_json list = nlohmann::ordered_json::parse(json, nullptr, false);
   if (!list.is_array()) return {};
   std::vector<ChatMessage> messages;
   for (const auto& item : list) {
-    if (!item.is_object() || !item.contains("role") || !item.contains("content")) return {};
-    const auto &role = item["role"], &content = item["content"];
-    if (!role.is_string() || !content.is_string()) return {};
-    if (role != "system" && role != "user" && role != "assistant") return {};
-    messages.push_back({role.get<std::string>(), content.get<std::string>()});
+    std::optional<ChatMessage> message = message_of(item);
+    if (!message) return {};
+    messages.push_back(std::move(*message));
   }
   return messages;
 }
@@ -107,6 +105,16 @@ void fill_conversation(DatasetRow& row, const std::string& system, std::string u
   if (!system.empty()) row.messages.push_back({"system", system});
   row.messages.push_back({"user", std::move(user)});
   row.messages.push_back({"assistant", std::move(assistant)});
+}
+
+// Of a conversation: a list of what the model may call, or nothing. False where it is something else.
+bool take_tools(const Cells& cells, ChatExtras& extras) {
+  const auto found = cells.find("tools");
+  if (found == cells.end() || !found->second || found->second->empty()) return true;
+  const nlohmann::ordered_json tools = nlohmann::ordered_json::parse(*found->second, nullptr, false);
+  if (tools.is_null() || (tools.is_array() && tools.empty())) return true;
+  if (tools.is_array()) extras.tools = *found->second;
+  return tools.is_array();
 }
 
 void fill_row(DatasetRow& row, RowFormat format, const std::vector<std::string>& names, Cells& cells,
@@ -122,7 +130,7 @@ void fill_row(DatasetRow& row, RowFormat format, const std::vector<std::string>&
     case RowFormat::text: row.text = std::move(take(0)); return;
     case RowFormat::messages:
       row.messages = parse_messages(take(0));
-      if (row.messages.empty()) row.fault = RowFault::bad_messages;
+      if (row.messages.empty() || !take_tools(cells, row.extras)) row.fault = RowFault::bad_messages;
       return;
     case RowFormat::prompt_completion: {
       std::vector<ChatMessage> prompt = parse_messages(take(0)), completion = parse_messages(take(1));
@@ -349,6 +357,7 @@ Dataset open_dataset(const fs::path& path, const std::string& split_name, const 
   impl->needed = columns_of(impl->format, options.text_field);
   for (const char* name : {"expected_answer", "problem_source"})
     if (!has(impl->needed, name)) impl->optional.push_back(name);
+  if (impl->format == RowFormat::messages) impl->optional.push_back("tools");
   if (options.num_of_samples > 0) impl->rows = std::min(impl->rows, options.num_of_samples);
   return Dataset(std::move(impl));
 }

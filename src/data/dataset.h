@@ -18,7 +18,7 @@ namespace llmfp8 {
 // What a row's columns are, in the order in which they are looked for.
 enum class RowFormat {
   math,               // problem, generated_solution
-  messages,           // messages: list of {role, content}
+  messages,           // messages: list of {role, content}, with what more a model's own chat template takes; tools
   prompt_completion,  // prompt, completion: text that follows text, or two lists of messages
   question_answer,    // question, answer
   text,               // --dataset_text_field
@@ -34,6 +34,7 @@ struct DatasetRow {
   RowFault fault = RowFault::none;
   // A conversation (math, messages, question_answer, prompt_completion of messages), or
   std::vector<ChatMessage> messages;
+  ChatExtras extras;  // tools, where messages have that column
   // plain text: prompt (may be empty) followed by text.
   std::string prompt, text;
   // Where the columns are there.

@@ -46,9 +46,9 @@ RowColumns parse_jsonl_row(std::string_view line, const std::string& file, std::
   CHECK(static_cast<std::int64_t>(line.size()) <= kMaxJsonLineBytes, "{} line {}: {} bytes; a line may have {}", file,
         line_number, line.size(), kMaxJsonLineBytes);
   check_nesting(line, file, line_number);
-  nlohmann::json value;
+  nlohmann::ordered_json value;  // nested values keep their keys' order
   try {
-    value = nlohmann::json::parse(line);
+    value = nlohmann::ordered_json::parse(line);
   } catch (const nlohmann::json::parse_error& error) {
     fail("{} line {}: not valid JSON at byte {}; every line must be one JSON object", file, line_number, error.byte);
   } catch (const nlohmann::json::exception&) {

@@ -34,14 +34,32 @@ TokenizedRow RowEncoder::encode(const DatasetRow& row) const {
   if (row.messages.empty()) return label_tokens(plain_text(row), options_);
   CHECK(chat_template_ != nullptr, "row {} is a conversation, the rows before it are plain text; give a --chat_template",
         row.index);
-  return label_tokens(tokenizer_.encode_segments(chat_template_->render(row.messages, false)), options_);
+  return label_tokens(tokenizer_.encode_segments(conversation(row)), options_);
+}
+
+RowFault RowEncoder::fault_of(const DatasetRow& row) const {
+  if (row.fault != RowFault::none || row.messages.empty() || chat_template_ == nullptr) return row.fault;
+  return chat_template_->takes(row.messages, row.extras) ? RowFault::none : RowFault::bad_messages;
+}
+
+std::vector<TextSegment> RowEncoder::conversation(const DatasetRow& row) const {
+  const Learnt learnt = options_.loss_on == LossOn::all          ? Learnt::nothing
+                        : options_.loss_on == LossOn::completion ? Learnt::completion
+                                                                 : Learnt::assistant;
+  try {
+    return chat_template_->render(row.messages, learnt, row.extras);
+  } catch (const Error& error) {
+    throw Error(fmt::format("row {}: {}", row.index, error.what()));
+  }
 }
 
 std::string RowEncoder::description() const {
-  constexpr int kVersion = 1;  // of the rules in this file and in text/
+  constexpr int kVersion = 2;  // of the rules in this file and in text/
   return fmt::format("encoding {}; tokenizer {:016x}; template {}; at most {} tokens; learns {}", kVersion, tokenizer_.fingerprint(),
                      chat_template_ == nullptr ? "none" : chat_template_->description(), options_.max_seq_length,
-                     options_.loss_on == LossOn::all ? "all" : "completions");
+                     options_.loss_on == LossOn::all          ? "all"
+                     : options_.loss_on == LossOn::completion ? "the last completion"
+                                                              : "assistant turns");
 }
 
 SupervisedIds RowEncoder::plain_text(const DatasetRow& row) const {

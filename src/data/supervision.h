@@ -29,12 +29,16 @@ class RowEncoder {
   RowEncoder(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const SupervisionOptions& options)
       : RowEncoder(tokenizer, &chat_template, options) {}
 
-  TokenizedRow encode(const DatasetRow& row) const;  // thread-safe; row.fault is none
+  // Thread-safe; row.fault is none, and so is fault_of(row). Throws Error that names the row.
+  TokenizedRow encode(const DatasetRow& row) const;
+  // Why a row that could be read is of no use: a conversation that the template does not take.
+  RowFault fault_of(const DatasetRow& row) const;
   const SupervisionOptions& options() const { return options_; }
   // Everything that the tokens of a row depend on beside the row, as text.
   std::string description() const;
 
  private:
+  std::vector<TextSegment> conversation(const DatasetRow& row) const;
   SupervisedIds plain_text(const DatasetRow& row) const;
 
   const Tokenizer& tokenizer_;

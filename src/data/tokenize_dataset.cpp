@@ -31,8 +31,8 @@ std::vector<EncodedRow> encode_rows(const RowEncoder& encoder, std::int64_t coun
   parallel_for(count, 16, [&](std::int64_t first, std::int64_t last) {
     for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
       const DatasetRow& row = row_of(i);
-      encoded[i].fault = row.fault;
-      if (row.fault == RowFault::none) encoded[i].tokens = encoder.encode(row);
+      encoded[i].fault = encoder.fault_of(row);
+      if (encoded[i].fault == RowFault::none) encoded[i].tokens = encoder.encode(row);
     }
   });
   return encoded;

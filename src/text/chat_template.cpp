@@ -1,6 +1,7 @@
-// From a conversation to the text that is tokenised, in the built-in templates llama3, chatml and legacy.
+// From a conversation to the text that is tokenised: the built-in templates, and when a model's own takes their place.
 #include "text/chat_template.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
@@ -43,6 +44,7 @@ const Frame& frame_of(ChatTemplateKind kind) {
     case ChatTemplateKind::llama3: return kLlama3;
     case ChatTemplateKind::chatml: return kChatml;
     case ChatTemplateKind::legacy: return kLegacy;
+    case ChatTemplateKind::own: break;
   }
   fail("unknown chat template kind {}", static_cast<int>(kind));
 }
@@ -153,45 +155,93 @@ std::optional<Recognised> recognise(std::string_view source) {
 
 constexpr std::string_view kWanted = "auto, model, llama3, chatml, legacy or a template's file";
 
-ChatTemplate from_source(std::string_view option, std::string_view source) {
-  std::optional<Recognised> found = recognise(source);
-  if (!found || !found->same_text) {
-    fail_usage(
-        "--chat_template {}: a model's own Jinja template is not built yet, and this one is not known to equal a "
-        "built-in "
-        "one (llama3, chatml, legacy)",
-        option);
-  }
-  return ChatTemplate(found->kind, std::move(found->details));
+bool is_plain(const ChatMessage& message) {
+  return message.json.empty() && (message.role == "system" || message.role == "user" || message.role == "assistant");
 }
 
-ChatTemplate choose_auto(const Tokenizer& tokenizer) {
-  std::optional<Recognised> own = recognise(tokenizer.chat_template());
-  if (own && own->same_text) return ChatTemplate(own->kind, std::move(own->details));
-  const auto has = [&](std::string_view token) { return tokenizer.token_to_id(token).has_value(); };
-  const bool is_llama = has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>");
-  const bool is_chatml = has("<|im_start|>") && has("<|im_end|>");
-  if (!is_llama && !is_chatml) {
-    fail_usage(
-        "--chat_template auto: the tokenizer has neither Llama-3's tokens (<|start_header_id|>) nor ChatML's "
-        "(<|im_start|>), wanted: llama3, chatml or legacy");
+// The message behind the last user's that is answered; 0 where none is.
+std::size_t after_answered(const std::vector<ChatMessage>& messages) {
+  bool is_answered = false;
+  for (std::size_t i = messages.size(); i > 0; --i) {
+    if (messages[i - 1].role == "user" && is_answered) return i;
+    is_answered |= messages[i - 1].role == "assistant";
   }
-  const ChatTemplate family(is_llama ? ChatTemplateKind::llama3 : ChatTemplateKind::chatml);
-  if (!tokenizer.chat_template().empty()) {
-    log::warning("the model's own chat template is not built yet; its family's plain {} template is used",
-                 family.name());
-  }
-  return family;
+  return 0;
+}
+
+// Conversations that tell whether two templates write the same.
+std::vector<std::vector<ChatMessage>> probes() {
+  const ChatMessage system = {"system", " Be\n\nbrief. ", ""}, user = {"user", " What's {{ 1+1 }}?\n", ""},
+                    assistant = {"assistant", "\n Two <b> ", ""}, other = {"user", "Why?", ""}, last = {"assistant", "So.", ""};
+  return {{user}, {system, user}, {system, user, assistant}, {user, assistant, other, last}, {user, assistant, other}};
 }
 
 }  // namespace
 
-ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokenizer) {
-  if (name == "auto") return choose_auto(tokenizer);
+ChatTemplate ChatTemplate::of_source(std::string_view source, std::string_view name, const Tokenizer& tokenizer,
+                                     const TemplateDate& date) {
+  const std::string origin = name == "model" || name == "auto" ? "the model's chat template" : fmt::format("chat template {}", name);
+  auto own = std::make_shared<const OwnTemplate>(source, origin, tokenizer, date);
+  const auto writes_same = [&](const ChatTemplate& built_in) {
+    try {
+      for (const std::vector<ChatMessage>& probe : probes())
+        for (const bool prompt : {false, true})
+          if (own->render(probe, prompt, {}).text != built_in.render_text(probe, prompt)) return false;
+    } catch (const Error&) {
+      return false;
+    }
+    return true;
+  };
+  if (std::optional<Recognised> found = recognise(source); found && found->same_text) {
+    ChatTemplate built_in(found->kind, std::move(found->details));
+    if (writes_same(built_in)) {
+      built_in.own_ = std::move(own);
+      return built_in;
+    }
+  }
+  ChatTemplate result(ChatTemplateKind::own);
+  result.name_ = name == "auto" ? "model" : std::string(name);
+  result.own_ = std::move(own);
+  return result;
+}
+
+ChatTemplate ChatTemplate::choose_auto(const Tokenizer& tokenizer, const TemplateDate& date) {
+  std::string problem;
+  if (!tokenizer.chat_template().empty()) {
+    try {
+      return of_source(tokenizer.chat_template(), "auto", tokenizer, date);
+    } catch (const Error& error) {
+      problem = error.what();
+    }
+  }
+  const auto has = [&](std::string_view token) { return tokenizer.token_to_id(token).has_value(); };
+  const bool is_llama = has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>");
+  const bool is_chatml = has("<|im_start|>") && has("<|im_end|>");
+  if (!is_llama && !is_chatml && !problem.empty()) fail_usage("--chat_template auto: {}", problem);
+  if (!is_llama && !is_chatml) {
+    fail_usage(
+        "--chat_template auto: the tokenizer has neither a template nor Llama-3's tokens (<|start_header_id|>) nor ChatML's "
+        "(<|im_start|>), wanted: llama3, chatml or legacy");
+  }
+  const ChatTemplate family(is_llama ? ChatTemplateKind::llama3 : ChatTemplateKind::chatml);
+  if (!problem.empty()) log::warning("{}; its family's plain {} template is used", problem, family.name());
+  return family;
+}
+
+ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokenizer, const std::string& date_text) {
+  const TemplateDate date = TemplateDate::parse(date_text);
+  const auto of_named = [&](std::string_view source) {
+    try {
+      return of_source(source, name, tokenizer, date);
+    } catch (const Error& error) {
+      fail_usage("--chat_template {}: {}", name, error.what());
+    }
+  };
+  if (name == "auto") return choose_auto(tokenizer, date);
   if (name == "model") {
     if (tokenizer.chat_template().empty())
       fail_usage("--chat_template model: the model has no chat template, wanted: {}", kWanted);
-    return from_source(name, tokenizer.chat_template());
+    return of_named(tokenizer.chat_template());
   }
   for (const ChatTemplateKind kind : {ChatTemplateKind::llama3, ChatTemplateKind::chatml, ChatTemplateKind::legacy}) {
     if (name == frame_of(kind).name) return ChatTemplate(kind);
@@ -203,19 +253,56 @@ ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokeni
   std::ifstream in(path, std::ios::binary);
   if (!in) fail_usage("--chat_template {}: the file cannot be opened", name);
   const std::string source{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  return from_source(name, source);
+  return of_named(source);
 }
 
-std::string_view ChatTemplate::name() const { return frame_of(kind_).name; }
+std::string_view ChatTemplate::name() const { return kind_ == ChatTemplateKind::own ? std::string_view(name_) : frame_of(kind_).name; }
+
+std::string ChatTemplate::date() const {
+  return kind_ == ChatTemplateKind::own && own_->writes_date() ? own_->date().iso() : "";
+}
 
 std::string ChatTemplate::description() const {
-  return fmt::format("{}{}, default system text '{}'", name(), details_.trim_contents ? ", contents trimmed" : "", details_.default_system);
+  const std::string own = own_ ? own_->description() : "none";
+  if (kind_ == ChatTemplateKind::own) return own;
+  return fmt::format("{}{}, default system text '{}', else {}", name(), details_.trim_contents ? ", contents trimmed" : "",
+                     details_.default_system, own);
 }
 
-std::string_view ChatTemplate::end_of_turn() const { return frame_of(kind_).end_of_turn; }
+std::string_view ChatTemplate::end_of_turn() const {
+  return kind_ == ChatTemplateKind::own ? std::string_view(own_->end_of_turn()) : frame_of(kind_).end_of_turn;
+}
 
-std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages,
-                                              bool add_generation_prompt) const {
+bool ChatTemplate::uses_own(const std::vector<ChatMessage>& messages, const ChatExtras& extras) const {
+  if (kind_ == ChatTemplateKind::own) return true;
+  const bool is_simple = extras.tools.empty() && extras.variables.empty() && std::all_of(messages.begin(), messages.end(), is_plain);
+  return own_ != nullptr && !is_simple;
+}
+
+bool ChatTemplate::takes(const std::vector<ChatMessage>& messages, const ChatExtras& extras) const {
+  if (uses_own(messages, extras)) return true;
+  return std::all_of(messages.begin(), messages.end(), [](const ChatMessage& message) {
+    const bool is_role = message.role == "system" || message.role == "user" || message.role == "assistant";
+    return is_role && (message.json.empty() || !message.content.empty());
+  });
+}
+
+std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages, Learnt learnt, const ChatExtras& extras) const {
+  const std::size_t first = learnt == Learnt::completion ? after_answered(messages) : learnt == Learnt::assistant ? 0 : messages.size();
+  if (!uses_own(messages, extras)) return render_built_in(messages, false, first);
+  if (learnt == Learnt::nothing) return {{own_->render(messages, false, extras).text, false}};
+  return own_->render_supervised(messages, first, extras);
+}
+
+std::string ChatTemplate::render_text(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const ChatExtras& extras) const {
+  if (uses_own(messages, extras)) return own_->render(messages, add_generation_prompt, extras).text;
+  std::string text;
+  for (const TextSegment& segment : render_built_in(messages, add_generation_prompt, messages.size())) text += segment.text;
+  return text;
+}
+
+std::vector<TextSegment> ChatTemplate::render_built_in(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                                                       std::size_t first_learnt) const {
   const Frame& frame = frame_of(kind_);
   SegmentWriter out;
   out.plain(frame.start);
@@ -224,11 +311,10 @@ std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& me
     out.plain(role);
     out.plain(frame.after_role);
   };
-  const auto turn = [&](std::string_view role, std::string_view content) {
+  const auto turn = [&](std::string_view role, std::string_view content, bool is_learnt) {
     header(role);
     if (role == "assistant") {
-      out.learnt(content);
-      out.learnt(frame.end_of_turn);
+      for (const std::string_view part : {content, frame.end_of_turn}) is_learnt ? out.learnt(part) : out.plain(part);
       out.plain(frame.after_assistant);
     } else {
       out.plain(content);
@@ -238,20 +324,15 @@ std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& me
     }
   };
   if (!details_.default_system.empty() && !messages.empty() && messages[0].role != "system")
-    turn("system", details_.default_system);
-  for (const ChatMessage& message : messages) {
+    turn("system", details_.default_system, false);
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const ChatMessage& message = messages[i];
     CHECK(message.role == "system" || message.role == "user" || message.role == "assistant",
           "a message of the role \"{}\", wanted: system, user or assistant", message.role.substr(0, 40));
-    turn(message.role, details_.trim_contents ? trimmed(message.content) : std::string_view(message.content));
+    turn(message.role, details_.trim_contents ? trimmed(message.content) : std::string_view(message.content), i >= first_learnt);
   }
   if (add_generation_prompt) header("assistant");
   return out.take();
-}
-
-std::string ChatTemplate::render_text(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
-  std::string text;
-  for (const TextSegment& segment : render(messages, add_generation_prompt)) text += segment.text;
-  return text;
 }
 
 }  // namespace llmfp8

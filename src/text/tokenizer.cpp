@@ -313,5 +313,6 @@ std::optional<std::int32_t> Tokenizer::eos_id() const {
 }
 
 const std::string& Tokenizer::chat_template() const { return impl_->config.chat_template; }
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::special_tokens() const { return impl_->config.special_tokens; }
 
 }  // namespace llmfp8

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace llmfp8 {
@@ -57,6 +58,8 @@ class Tokenizer {
   std::uint64_t fingerprint() const;           // of the files that it was made from
   std::optional<std::int32_t> bos_id() const;  // tokenizer_config.json's bos_token, if any
   std::optional<std::int32_t> eos_id() const;
+  // bos_token … of tokenizer_config.json by name, as a template takes them
+  const std::vector<std::pair<std::string, std::string>>& special_tokens() const;
   const std::string& chat_template() const;  // tokenizer_config.json's (or chat_template.jinja), empty if none
 
  private:

@@ -288,7 +288,10 @@ TokenizerConfig parse_tokenizer_config(std::string_view json, const std::string&
   if (json.empty()) return {};
   const nlohmann::json document = parse_json(json, origin);
   const JsonReader root(document, origin);
-  return {token_text(root.at("bos_token")), token_text(root.at("eos_token")), template_text(root.at("chat_template"))};
+  std::vector<std::pair<std::string, std::string>> special;
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+    if (std::string text = token_text(root.at(name)); !text.empty()) special.emplace_back(name, std::move(text));
+  return {token_text(root.at("bos_token")), token_text(root.at("eos_token")), template_text(root.at("chat_template")), std::move(special)};
 }
 
 }  // namespace llmfp8

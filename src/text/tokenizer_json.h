@@ -30,6 +30,7 @@ struct TokenizerConfig {
   std::string bos_token;
   std::string eos_token;
   std::string chat_template;
+  std::vector<std::pair<std::string, std::string>> special_tokens;  // bos_token … by name, as a template takes them
 };
 
 // Throw Error that names origin, the key, what was found and what is wanted.

@@ -89,7 +89,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   }
 
   if (wants_chat_template(config.chat_template, *inputs.dataset)) {
-    inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer));
+    inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer, config.template_date));
   }
   throw_if_interrupted();
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);

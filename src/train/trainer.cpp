@@ -123,7 +123,9 @@ void Trainer::print_header() const {
             total_steps_ == config_.max_steps ? "ended by --max_steps" : counted(config_.num_epochs, "epoch"), effective, config_.batch_size,
             config_.gradient_accumulation_steps);
   log::info("chat template: {}; the loss counts {}", inputs_.chat_template_name(),
-            config_.loss_on == LossOn::completion ? "the completion only" : "every token");
+            config_.loss_on == LossOn::completion  ? "the last completion only"
+            : config_.loss_on == LossOn::assistant ? "the assistant's turns only"
+                                                   : "every token");
   if (config_.packing) {
     log::info("--packing fills batches of {} tokens: {} steps an epoch, {} without", config_.batch_size * config_.max_seq_length,
               loader.steps_per_epoch(), loader.unpacked_steps_per_epoch());
@@ -196,6 +198,8 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
   metrics_.describe(json);
   json["flags"] = flags_;
+  // The day that was written, also where no flag named it.
+  if (inputs_.chat_template && !inputs_.chat_template->date().empty()) json["flags"]["template_date"] = inputs_.chat_template->date();
   return json;
 }
 

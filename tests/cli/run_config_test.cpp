@@ -303,9 +303,6 @@ TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
     EXPECT_EQ(error_with(std::string("--") + flag), std::string("--") + flag + " is not built yet");
     EXPECT_EQ(error_with(std::string("--no-") + flag), "");
   }
-  EXPECT_EQ(error_with("--template_date 2026-11-23"),
-            "--template_date: no built-in template writes a date; a model's own Jinja template is not built yet");
-  EXPECT_EQ(error_with("--template_date="), "");
   EXPECT_EQ(error_with("--mixed_precision fp16", Program::train_multi_gpu),
             "--mixed_precision fp16 is not supported, use bf16");
   EXPECT_EQ(error_with("--debug_mode"), "");

@@ -185,5 +185,81 @@ TEST_F(TokenizeDataset, RefusesRowsThatTeachNothing) {
   EXPECT_THROW(tokenize(nothing, {{2, 2}, {}}), Error);
 }
 
+// An own template in a folder with Qwen's tokenizer.
+ChatTemplate own_template(const std::string& source) {
+  const testing::TempDir folder;
+  const auto path = folder.path() / "own.jinja";
+  std::ofstream(path) << source;
+  return ChatTemplate::choose(path.string(), golden_tokenizer("qwen2.5"), "2024-07-26");
+}
+
+const std::string kOwn =
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
+TEST_F(TokenizeDataset, MessagesKeepTheirFieldsInOrderAndTheirTools) {
+  chat_ = own_template(kOwn);
+  ASSERT_EQ(chat_.kind(), ChatTemplateKind::own);
+  const Dataset data = open(
+      R"({"messages": [{"role": "user", "content": "q"}, {"content": "", "tool_calls": [{"z": 1, "a": "ü"}], "role": "assistant"}, )"
+      R"({"role": "tool", "content": "r"}, {"role": "assistant", "content": "s"}], "tools": [{"name": "f", "arguments": {"b": 1, "a": 2}}]})"
+      "\n");
+  const Tokenizer& qwen = golden_tokenizer("qwen2.5");
+  const auto text_of = [&](LossOn loss_on, bool learnt) {
+    const TokenizedDataset result = tokenize(data, {{0}, {}}, {256, loss_on});
+    const auto ids = result.train.ids(0);
+    const auto labels = result.train.labels(0);
+    Ids kept;
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      if (!learnt || (i > 0 && labels[i - 1] != kIgnoreLabel)) kept.push_back(ids[i]);
+    return qwen.decode(kept);
+  };
+  EXPECT_EQ(text_of(LossOn::all, false),
+            R"([{"name": "f", "arguments": {"b": 1, "a": 2}}]user: q<|im_end|>)" "\n" R"(assistant: [{"z": 1, "a": "ü"}]<|im_end|>)" "\n"
+            "tool: r<|im_end|>\nassistant: s<|im_end|>\n");
+  // The blank before a turn is one token with its first letter.
+  EXPECT_EQ(text_of(LossOn::completion, true), R"( [{"z": 1, "a": "ü"}]<|im_end|> s<|im_end|>)");
+}
+
+TEST_F(TokenizeDataset, WhatABuiltInTemplateCannotWriteIsLeftOut) {
+  const Dataset data = open(
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "id": 7}]})" "\n"
+      R"({"messages": [{"role": "tool", "content": "q"}, {"role": "assistant", "content": "a"}]})" "\n"
+      R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": "a"}]})" "\n"
+      R"({"messages": [{"content": "q"}]})" "\n");
+  const TokenizedDataset result = tokenize(data, {{0, 1, 2, 3}, {}});
+  EXPECT_EQ(result.train.rows(), 1);
+  EXPECT_EQ(result.rows_by_fault[static_cast<std::size_t>(RowFault::bad_messages)], 3);
+}
+
+TEST_F(TokenizeDataset, LossOnTellsWhichAnswersAreLearnt) {
+  const Dataset data = open(
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]})"
+      "\n");
+  EXPECT_EQ(tokenize(data, {{0}, {}}, {256, LossOn::completion}).train.total_supervised(), 2);
+  EXPECT_EQ(tokenize(data, {{0}, {}}, {256, LossOn::assistant}).train.total_supervised(), 4);
+}
+
+TEST_F(TokenizeDataset, ATemplatesRefusalNamesTheRow) {
+  chat_ = own_template("{{ raise_exception('roles must alternate') }}");
+  const Dataset data = open(R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})" "\n");
+  try {
+    tokenize(data, {{0}, {}}, {256, LossOn::completion});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("row 0: chat template "), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("line 1: the template refuses: roles must alternate"), std::string::npos) << error.what();
+  }
+}
+
+TEST(RowEncoder, TheDescriptionTellsTemplateAndDate) {
+  const Tokenizer& qwen = golden_tokenizer("qwen2.5");
+  const ChatTemplate one = own_template(kOwn), other = own_template(kOwn + " "), dated = own_template("{{ strftime_now('%d') }}");
+  const auto description = [&](const ChatTemplate& chat, LossOn loss_on) { return RowEncoder(qwen, chat, {64, loss_on}).description(); };
+  EXPECT_NE(description(one, LossOn::all), description(other, LossOn::all));
+  EXPECT_NE(description(one, LossOn::completion), description(one, LossOn::assistant));
+  EXPECT_NE(description(dated, LossOn::all).find("2024-07-26"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace llmfp8

@@ -48,7 +48,7 @@ TEST(BadCommandLine, IsRefusedBeforeAnythingIsOpened) {
       {{"--learning_rate", "nan"}, {"--learning_rate nan", "number"}},
       {{"--adam_beta1", "1.0"}, {"--adam_beta1 1.0", "below 1"}},
       {{"--sharding_mode", "fsdp"}, {"--sharding_mode fsdp", "fsdp_full"}},
-      {{"--template_date", "2026-11-23"}, {"--template_date", "not built yet"}},
+      {{"--template_date", "2026-11-32"}, {"--template_date", "2024-07-26"}},
       {{"--config", "no-such.yaml"}, {"--config no-such.yaml"}},
       {{"--model_name", ""}, {"--model_name"}},
       {{"--dataset_name="}, {"--dataset_name"}},

@@ -46,8 +46,8 @@ TEST_P(ChatGolden, ModelsOwnTemplate) {
       EXPECT_EQ(chat.render_text(messages, false), row["text"].get<std::string>());
       EXPECT_EQ(chat.render_text(messages, true), row["text_generation"].get<std::string>());
       EXPECT_EQ(tokenizer.encode(chat.render_text(messages, false)), row["ids"].get<Ids>());
-      EXPECT_EQ(tokenizer.encode_segments(chat.render(messages, false)).ids, row["ids"].get<Ids>());
-      EXPECT_EQ(tokenizer.encode_segments(chat.render(messages, true)).ids, row["ids_generation"].get<Ids>());
+      EXPECT_EQ(tokenizer.encode(chat.render_text(messages, false)), row["ids"].get<Ids>());
+      EXPECT_EQ(tokenizer.encode(chat.render_text(messages, true)), row["ids_generation"].get<Ids>());
     }
   }
 }
@@ -62,10 +62,10 @@ TEST_P(ChatGolden, MathsTemplate) {
     const std::vector<ChatMessage> prompt(messages.begin(), messages.end() - 1);
     EXPECT_EQ(chat.render_text(messages, false), row["text"].get<std::string>());
     EXPECT_EQ(chat.render_text(prompt, true), row["prompt_text"].get<std::string>());
-    EXPECT_EQ(tokenizer.encode_segments(chat.render(prompt, true)).ids, row["prompt_ids"].get<Ids>());
-    const SupervisedIds whole = tokenizer.encode_segments(chat.render(messages, false));
+    EXPECT_EQ(tokenizer.encode(chat.render_text(prompt, true)), row["prompt_ids"].get<Ids>());
+    const SupervisedIds whole = tokenizer.encode_segments(chat.render(messages, Learnt::assistant));
     EXPECT_EQ(whole.ids, row["ids"].get<Ids>());
-    EXPECT_EQ(supervised_text(chat.render(messages, false)),
+    EXPECT_EQ(supervised_text(chat.render(messages, Learnt::assistant)),
               "[" + row["generated_solution"].get<std::string>() + "<|eot_id|>]");
     // A token is learnt if it holds a byte of the solution: as many leading ones are not as the prompt has in common.
     const auto prompt_ids = row["prompt_ids"].get<Ids>();
@@ -86,7 +86,7 @@ TEST(ChatTemplate, LegacyText) {
                              "id|>assistant<|end_header_id|>\n";
   EXPECT_EQ(chat.render_text(messages, false), prompt + "It is \\boxed{2}.<|eot_id|>");
   EXPECT_EQ(chat.render_text({messages[0], messages[1]}, true), prompt);
-  EXPECT_EQ(supervised_text(chat.render(messages, false)), "[It is \\boxed{2}.<|eot_id|>]");
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::assistant)), "[It is \\boxed{2}.<|eot_id|>]");
   EXPECT_EQ(ChatTemplate::choose("legacy", golden_tokenizer("qwen2.5")).render_text(messages, false),
             ChatTemplate::choose("legacy", golden_tokenizer("llama-3.1")).render_text(messages, false));
 }
@@ -103,10 +103,10 @@ TEST(ChatTemplate, ChatmlLearnsUpToTheEndOfTurn) {
   const ChatTemplate chat(ChatTemplateKind::chatml);
   const std::vector<ChatMessage> messages = {
       {"user", "One"}, {"assistant", "Two"}, {"user", "Three"}, {"assistant", "Four"}};
-  EXPECT_EQ(supervised_text(chat.render(messages, false)), "[Two<|im_end|>][Four<|im_end|>]");
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::assistant)), "[Two<|im_end|>][Four<|im_end|>]");
   EXPECT_EQ(chat.end_of_turn(), "<|im_end|>");
   const Tokenizer& qwen = golden_tokenizer("qwen2.5");
-  const SupervisedIds encoded = qwen.encode_segments(chat.render(messages, false));
+  const SupervisedIds encoded = qwen.encode_segments(chat.render(messages, Learnt::assistant));
   std::string learnt;
   for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
     if (encoded.supervised[i] != 0) learnt += qwen.decode(std::span(&encoded.ids[i], 1));
@@ -118,7 +118,7 @@ TEST(ChatTemplate, OneBeginOfText) {
   const Tokenizer& llama = golden_tokenizer("llama-3.1");
   for (const char* name : {"auto", "llama3", "legacy"}) {
     const SupervisedIds encoded =
-        llama.encode_segments(ChatTemplate::choose(name, llama).render(maths("p", "s"), false));
+        llama.encode_segments(ChatTemplate::choose(name, llama).render(maths("p", "s"), Learnt::assistant));
     EXPECT_EQ(std::count(encoded.ids.begin(), encoded.ids.end(), *llama.bos_id()), 1) << name;
   }
 }
@@ -151,12 +151,93 @@ TEST(ChatTemplate, DefaultSystemTextComesFromTheModelsTemplate) {
             "<|im_start|>user\nHi<|im_end|>\n");
 }
 
-TEST(ChatTemplate, AutoFallsBackToTheFamily) {
+TEST(ChatTemplate, CompletionLearnsWhatAnswersTheLastUserMessage) {
+  const ChatTemplate chat(ChatTemplateKind::chatml);
+  const std::vector<ChatMessage> messages = {{"user", "One"}, {"assistant", "Two"}, {"user", "Three"}, {"assistant", "Four"}};
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::completion)), "[Four<|im_end|>]");
+  std::vector<ChatMessage> open = messages;
+  open.push_back({"user", "Five"});
+  EXPECT_EQ(supervised_text(chat.render(open, Learnt::completion)), "[Four<|im_end|>]");
+  EXPECT_EQ(supervised_text(chat.render({{"assistant", "Two"}}, Learnt::completion)), "[Two<|im_end|>]");
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::nothing)), "");
+}
+
+TEST(ChatTemplate, AutoTakesTheModelsOwnElseTheFamily) {
   EXPECT_EQ(ChatTemplate::choose("auto", with_template("", {"<|im_start|>", "<|im_end|>"})).kind(),
             ChatTemplateKind::chatml);
-  const Tokenizer llama = with_template("{{ strftime_now('%d') }}<|start_header_id|>",
-                                        {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
-  EXPECT_EQ(ChatTemplate::choose("auto", llama).kind(), ChatTemplateKind::llama3);
+  const std::vector<std::string> llama_tokens = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"};
+  const Tokenizer dated = with_template("{{ strftime_now('%d') }}<|start_header_id|>", llama_tokens);
+  EXPECT_EQ(ChatTemplate::choose("auto", dated).kind(), ChatTemplateKind::own);
+  EXPECT_EQ(ChatTemplate::choose("auto", dated, "2024-07-09").render_text({}, false), "09<|start_header_id|>");
+  // One that cannot be read is replaced by its family's.
+  EXPECT_EQ(ChatTemplate::choose("auto", with_template("{% if %}", llama_tokens)).kind(), ChatTemplateKind::llama3);
+  EXPECT_EQ(ChatTemplate::choose("auto", with_template(kSmolTemplate, {"<|im_start|>", "<|im_end|>"})).kind(), ChatTemplateKind::chatml);
+  // Almost chatml.
+  std::string other = kSmolTemplate;
+  other.insert(0, "{# #}x");
+  EXPECT_EQ(ChatTemplate::choose("auto", with_template(other, {"<|im_start|>", "<|im_end|>"})).kind(), ChatTemplateKind::own);
+}
+
+const std::vector<std::string> kTurn = {"<turn>", "<end>"};
+const std::string kTurns =
+    "{% for m in messages %}<turn>{{ m.role }}:{{ m.content | trim }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<end>\n"
+    "{% endfor %}{% if add_generation_prompt %}<turn>assistant:{% endif %}";
+
+TEST(OwnTemplate, TurnsAreFoundAndEndInTheirToken) {
+  const ChatTemplate chat = ChatTemplate::choose("model", with_template(kTurns, kTurn));
+  EXPECT_EQ(chat.name(), "model");
+  EXPECT_EQ(chat.end_of_turn(), "<end>");
+  const std::vector<ChatMessage> messages = {{"user", "a"}, {"assistant", " b "}, {"user", "c"},
+                                             {"assistant", "", R"({"role": "assistant", "content": null, "tool_calls": [{"z": 1, "a": 2}]})"},
+                                             {"tool", "t"}, {"assistant", "d"}};
+  const auto all = chat.render(messages, Learnt::assistant);
+  EXPECT_EQ(supervised_text(all), R"([b<end>][[{"z": 1, "a": 2}]<end>][d<end>])");
+  std::string text;
+  for (const TextSegment& segment : all) text += segment.text;
+  EXPECT_EQ(text, chat.render_text(messages, false));
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::completion)), R"([[{"z": 1, "a": 2}]<end>][d<end>])");
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::nothing)), "");
+}
+
+TEST(OwnTemplate, GenerationBlocksTellWhatIsLearnt) {
+  const std::string source =
+      "{% for m in messages %}<turn>{{ m.role }}:{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+      "{% else %}{{ m.content }}{% endif %}<end>{% endfor %}";
+  const ChatTemplate chat = ChatTemplate::choose("model", with_template(source, kTurn));
+  const std::vector<ChatMessage> messages = {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}};
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::assistant)), "[b<end>][d<end>]");
+  EXPECT_EQ(supervised_text(chat.render(messages, Learnt::completion)), "[d<end>]");
+}
+
+std::string refusal(const std::string& source, const std::vector<ChatMessage>& messages) {
+  try {
+    ChatTemplate::choose("model", with_template(source, kTurn)).render(messages, Learnt::assistant);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(OwnTemplate, WhatCannotBeToldIsRefused) {
+  const std::vector<ChatMessage> messages = {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}};
+  const std::string only_last = "{% for m in messages %}<turn>{{ m.role }}:{% if loop.last %}!{% endif %}{{ m.content }}<end>{% endfor %}"
+                                "{% if add_generation_prompt %}<turn>assistant:{% endif %}";
+  EXPECT_NE(refusal(only_last, messages).find("otherwise"), std::string::npos);
+  const std::string no_prompt = "{% for m in messages %}<turn>{{ m.role }}:{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}?{% endif %}";
+  EXPECT_NE(refusal(no_prompt, messages).find("generation prompt"), std::string::npos);
+  const std::string endless = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+  EXPECT_NE(refusal(endless, messages).find("no special token"), std::string::npos);
+  EXPECT_NE(refusal("{{ raise_exception('not so') }}", messages).find("line 1: the template refuses: not so"), std::string::npos);
+}
+
+TEST(OwnTemplate, DescriptionTellsSourceAndDate) {
+  const auto description = [](const std::string& source, const std::string& date) {
+    return ChatTemplate::choose("model", with_template(source, {}), date).description();
+  };
+  EXPECT_NE(description("a", ""), description("b", ""));
+  EXPECT_EQ(description("a", ""), description("a", "2024-07-26"));
+  EXPECT_NE(description("{{ strftime_now('%d') }}", "2024-07-25"), description("{{ strftime_now('%d') }}", "2024-07-26"));
+  EXPECT_NE(description("{{ date_string }}", ""), description("{{ date_string }}", "26 Jul 2024"));
 }
 
 std::string usage_error(const std::string& name, const Tokenizer& tokenizer) {
@@ -169,19 +250,21 @@ std::string usage_error(const std::string& name, const Tokenizer& tokenizer) {
   return "no error";
 }
 
-TEST(ChatTemplate, WhatIsNotBuiltIsRefused) {
-  const Tokenizer none = with_template("", {}), strange = with_template("{{ '[INST]' }}", {}),
-                  dated = with_template("{{ date_string }}<|start_header_id|>", {});
+TEST(ChatTemplate, WhatCannotBeUsedIsRefused) {
+  const Tokenizer none = with_template("", {}), broken = with_template("x\n{% for %}", {});
   EXPECT_NE(usage_error("auto", none).find("neither"), std::string::npos);
   EXPECT_NE(usage_error("model", none).find("no chat template"), std::string::npos);
-  EXPECT_NE(usage_error("model", strange).find("not built yet"), std::string::npos);
-  EXPECT_NE(usage_error("model", dated).find("not built yet"), std::string::npos);
+  EXPECT_NE(usage_error("model", broken).find("line 2"), std::string::npos);
+  EXPECT_NE(usage_error("auto", broken).find("line 2"), std::string::npos);
   EXPECT_NE(usage_error("lama3", none).find("wanted: auto"), std::string::npos);
+  for (const char* date : {"soon", "2024-02-30", "2024-13-01", "26 Jul", "2024-07-26x"})
+    EXPECT_THROW(ChatTemplate::choose("llama3", none, date), Error) << date;
   const testing::TempDir folder;
   const auto path = folder.path() / "t.jinja";
   std::ofstream(path) << kSmolTemplate;
   EXPECT_EQ(ChatTemplate::choose(path.string(), none).kind(), ChatTemplateKind::chatml);
-  EXPECT_THROW(ChatTemplate(ChatTemplateKind::llama3).render({{"tool", "x"}}, false), Error);
+  EXPECT_THROW(ChatTemplate(ChatTemplateKind::llama3).render({{"tool", "x"}}, Learnt::assistant), Error);
+  EXPECT_FALSE(ChatTemplate(ChatTemplateKind::llama3).takes({{"tool", "x"}}));
 }
 
 }  // namespace

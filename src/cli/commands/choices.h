@@ -32,7 +32,8 @@ inline const Choices<OptimState> kOptimStates = {
 inline const Choices<WeightUpdate> kWeightUpdates = {
     {"exact", WeightUpdate::exact}, {"stochastic", WeightUpdate::stochastic}, {"python", WeightUpdate::python}};
 
-inline const Choices<LossOn> kLossOn = {{"all", LossOn::all}, {"completion", LossOn::completion}};
+inline const Choices<LossOn> kLossOn = {{"all", LossOn::all}, {"completion", LossOn::completion},
+                                         {"assistant", LossOn::assistant}};
 
 template <typename T>
 std::vector<std::string> words(const Choices<T>& choices) {

@@ -99,7 +99,7 @@ void declare(FlagSet& flags, EvalFlags& given) {
   flags.on_off("held_out", &given.held_out, "of these, only the 10 % that a training run holds out");
   flags.on_off("loss", &given.loss, "loss, perplexity and supervised tokens, as a training run's evaluation computes them");
   flags.whole("max_seq_length", {1, 1 << 20}, &given.max_seq_length, "of --loss: longer rows are cut here (BOS counted)");
-  flags.choice("loss_on", words(kLossOn), &given.loss_on, "of --loss: tokens that it counts; completion: the prompt is masked");
+  flags.choice("loss_on", words(kLossOn), &given.loss_on, "of --loss: tokens that it counts; completion: what answers the last user message; assistant: every answer");
   flags.whole("eval_batch_size", {1, 1 << 20}, &given.eval_batch_size, "of --loss: rows at once");
   flags.whole("eval_max_rows", {0}, &given.eval_max_rows, "of --loss: the first N rows; 0: all");
   flags.on_off("answers", &given.answers, "exact match of final answers, greedy generation; with --loss only where it is typed");
@@ -133,6 +133,7 @@ void take_defaults_of_run(FlagSet& flags, EvalFlags& given) {
     take("weights_cache_dir", run.flag("weights_cache_dir"));
     take("dtype", run.flag("mixed_precision") == "fp32" ? "f32" : "bf16");
     take("chat_template", run.flag("chat_template"));
+    take("template_date", run.flag("template_date"));
     take("dataset_text_field", run.flag("dataset_text_field"));
     if (takes_rows) {
       take("dataset_name", run.flag("dataset_name"));

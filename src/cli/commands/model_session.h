@@ -22,11 +22,12 @@ struct ModelChoice {
   std::string device = "auto";
   std::string dtype = "bf16";
   std::string chat_template = "auto";
+  std::string template_date;  // "": today
   std::string weights_cache_dir;
   std::int64_t batch_size = 32;
 };
 
-// --model, --device, --dtype, --chat_template, --weights_cache_dir, --batch_size.
+// --model, --device, --dtype, --chat_template, --template_date, --weights_cache_dir, --batch_size.
 void declare_model_flags(FlagSet& flags, ModelChoice& choice);
 
 // path: a folder with tokenizer.json, or a .gguf file.
@@ -41,7 +42,7 @@ class ModelSession {
   const WeightSource& source() const { return *source_; }
   const ModelConfig& config() const { return source_->config(); }
   const Tokenizer& tokenizer() const { return tokenizer_; }
-  const ChatTemplate& chat_template() const;  // throws where --chat_template names one that is not built in
+  const ChatTemplate& chat_template() const;  // throws where --chat_template names one that cannot be used
   bool is_chat_model() const { return !tokenizer_.chat_template().empty(); }
 
   // Memory is sized for these prompts and options.max_new_tokens, within the model's longest position.

@@ -67,23 +67,23 @@ std::shared_ptr<arrow::ChunkedArray> read_column(RowGroup& group, int column) {
   return chunks;
 }
 
-nlohmann::json to_json(const arrow::Array& array, int64_t row);
+nlohmann::ordered_json to_json(const arrow::Array& array, int64_t row);
 
-nlohmann::json struct_to_json(const arrow::StructArray& array, int64_t row) {
-  nlohmann::json object = nlohmann::json::object();
+nlohmann::ordered_json struct_to_json(const arrow::StructArray& array, int64_t row) {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
   for (int field = 0; field < array.num_fields(); ++field)
     object[array.struct_type()->field(field)->name()] = to_json(*array.field(field), row);
   return object;
 }
 
 template <typename List>
-nlohmann::json list_to_json(const List& array, int64_t row) {
-  nlohmann::json items = nlohmann::json::array();
+nlohmann::ordered_json list_to_json(const List& array, int64_t row) {
+  nlohmann::ordered_json items = nlohmann::ordered_json::array();
   for (int64_t i = array.value_offset(row); i < array.value_offset(row + 1); ++i) items.push_back(to_json(*array.values(), i));
   return items;
 }
 
-nlohmann::json to_json(const arrow::Array& array, int64_t row) {
+nlohmann::ordered_json to_json(const arrow::Array& array, int64_t row) {
   if (array.IsNull(row)) return nullptr;
   switch (array.type_id()) {
     case arrow::Type::STRING: return std::string(static_cast<const arrow::StringArray&>(array).GetView(row));
@@ -99,7 +99,7 @@ nlohmann::json to_json(const arrow::Array& array, int64_t row) {
 }
 
 // A nested string that is not UTF-8 makes the cell a byte that is not UTF-8 either: the caller counts and drops it.
-std::string to_text(const nlohmann::json& value) {
+std::string to_text(const nlohmann::ordered_json& value) {
   if (value.is_string()) return value.get<std::string>();
   try {
     return value.dump();
