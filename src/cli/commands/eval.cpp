@@ -18,10 +18,10 @@
 #include "cli/commands/recorded_run.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "hub/hub_cache.h"
 #include "report/console.h"
 #include "report/text_table.h"
 #include "train/answer_eval.h"
+#include "train/downloads.h"
 #include "train/generation_progress.h"
 #include "train/run_inputs.h"
 
@@ -91,7 +91,7 @@ constexpr const char* kOfAnswers[] = {"rows", "max_new_tokens", "batch_size", "o
 void declare(FlagSet& flags, EvalFlags& given) {
   declare_model_flags(flags, given.model);
   flags.text("dataset_name", "NAME", &given.dataset_name,
-             "a hub name in the local cache, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
+             "a hub name, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
              "model was given, with its split and the rows that it held out");
   flags.text("split", "NAME", &given.split, "split of the data set");
   flags.text("dataset_text_field", "NAME", &given.dataset_text_field, "column of plain text");
@@ -123,7 +123,7 @@ void check_together(const FlagSet& flags, EvalFlags& given) {
 
 // What the run that wrote the model was given stands where nothing was typed; a data set that was typed has its own split.
 void take_defaults_of_run(FlagSet& flags, EvalFlags& given) {
-  const RecordedRun run = recorded_run(resolve_model(given.model.model, given.model.weights_cache_dir));
+  const RecordedRun run = recorded_run(find_local(RepoKind::model, given.model.model).value_or(std::filesystem::path()));
   std::vector<std::string> taken;
   const auto take = [&](const char* name, const std::string& value) {
     if (!value.empty() && flags.take_default(name, value)) taken.push_back(value == "true" ? fmt::format("--{}", name) : fmt::format("--{} {}", name, value));
@@ -236,8 +236,8 @@ int run_eval(CommandArgs args) {
   DatasetOptions options;
   options.text_field = given.dataset_text_field;
   options.num_of_samples = given.num_of_samples;
-  const Dataset dataset =
-      open_dataset(resolve_dataset(given.dataset_name, given.model.weights_cache_dir), given.split, options);
+  Console console(given.console_options());
+  const Dataset dataset = open_dataset(fetch_dataset(given.dataset_name, given.split, given.model.weights_cache_dir, console), options);
   std::vector<std::int64_t> rows;
   if (given.held_out) {
     rows = train_test_split(dataset.rows(), kHeldOutShare, kSplitSeed).test;

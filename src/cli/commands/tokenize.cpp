@@ -11,7 +11,7 @@
 #include "cli/commands/flags.h"
 #include "cli/commands/model_session.h"
 #include "core/error.h"
-#include "hub/hub_cache.h"
+#include "train/downloads.h"
 
 namespace llmfp8 {
 namespace {
@@ -56,7 +56,7 @@ int run_tokenize(CommandArgs args) {
   FlagSet flags("tokenize", "text to token ids and back, JSON Lines on standard input and output",
                 "--tokenizer DIR [flags] < in.jsonl > out.jsonl");
   flags.text("tokenizer", "NAME", &given.tokenizer,
-             "a folder with tokenizer.json, a .gguf file or a hub name in the local cache", Presence::required);
+             "a folder with tokenizer.json, a .gguf file or a hub name", Presence::required);
   flags.on_off("add_special_tokens", &given.add_special_tokens,
                "those that the tokenizer puts around every text (Llama 3: one BOS)");
   flags.on_off("decode", &given.decode, "read {\"ids\": […]}, write {\"text\": …}");
@@ -67,7 +67,9 @@ int run_tokenize(CommandArgs args) {
   if (given.decode && given.add_special_tokens)
     fail_usage("tokenize: --add_special_tokens has no meaning with --decode");
   if (!given.decode && given.skip_special_tokens) fail_usage("tokenize: --skip_special_tokens is for --decode");
-  const Tokenizer tokenizer = open_tokenizer_at(resolve_model(given.tokenizer, given.weights_cache_dir));
+  Console console;
+  const Tokenizer tokenizer =
+      open_tokenizer_at(fetch_model(given.tokenizer, given.weights_cache_dir, console, ModelParts::without_weights));
 
   std::ios::sync_with_stdio(false);
   std::string line;
