@@ -22,6 +22,8 @@ namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
+const char* flag_of(RepoKind kind) { return kind == RepoKind::model ? "--model_name" : "--dataset_name"; }
+
 std::vector<std::string> file_kinds(RepoKind kind) {
   return kind == RepoKind::model ? std::vector<std::string>{".gguf"} : std::vector<std::string>{".parquet", ".jsonl"};
 }
@@ -75,7 +77,7 @@ void fetch_weights(HubSnapshot& snapshot, const std::string& name) {
 }  // namespace
 
 std::optional<fs::path> find_local(RepoKind kind, const std::string& name) {
-  const char* flag = kind == RepoKind::model ? "--model_name" : "--dataset_name";
+  const char* flag = flag_of(kind);
   CHECK(!name.empty() && name.find('\0') == std::string::npos, "{} is empty", flag);
   std::error_code ignored;
   const fs::path path(name);
@@ -116,7 +118,8 @@ HubSnapshot HubSnapshot::open(const HubRepo& repo, const HubOptions& options) {
   };
   if (hub.offline) {
     if (!use_cache()) {
-      fail("{} '{}' is not in the local Hugging Face cache (looked in {}), and HF_HUB_OFFLINE forbids to download it", repo.noun(), repo.name, looked);
+      fail("{} '{}' is not in the local Hugging Face cache (looked in {}), and HF_HUB_OFFLINE forbids to download it; a folder can be given with {}", repo.noun(), repo.name,
+           looked, flag_of(repo.kind));
     }
     return snapshot;
   }
