@@ -198,6 +198,8 @@ void declare_model_and_data(Declarations& d, bool multi) {
   dataset.is_required = true;
   d.text("split_name", "NAME", &RunConfig::split_name, "train_1M",
          "split of the dataset: train_1M, train_2M, train_5M, train, test, …");
+  d.text("dataset_config", "NAME", &RunConfig::dataset_config, "",
+         "configuration of the dataset, where its card names several; without it, the default one");
   d.text("dataset_text_field", "NAME", &RunConfig::dataset_text_field, "text",
          "column of plain text, where the dataset has none of problem/generated_solution, messages, prompt/completion, "
          "question/answer");

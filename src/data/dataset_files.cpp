@@ -90,7 +90,7 @@ YAML::Node choose_config(const YAML::Node& configs, const std::string& wanted, c
   }
   if (!chosen.IsMap())
     fail("{}: {}; it has the configurations {}", readme,
-         wanted.empty() ? std::string("several configurations and none is the default") : "no configuration \"" + wanted + "\"",
+         wanted.empty() ? std::string("several configurations and none is the default; --dataset_config names one") : "no configuration \"" + wanted + "\"",
          joined(names));
   return chosen;
 }

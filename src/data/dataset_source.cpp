@@ -9,7 +9,8 @@
 
 namespace llmfp8 {
 
-DatasetFiles resolve_dataset(const std::string& name, const std::string& split, const std::string& config, const HubOptions& options) {
+DatasetFiles resolve_dataset(const std::string& name, const std::string& split, const std::string& config,
+                             const HubOptions& options) {
   if (const auto local = find_local(RepoKind::dataset, name)) return find_dataset_files(*local, split, config);
   HubSnapshot snapshot = HubSnapshot::open({RepoKind::dataset, name}, options);
   DatasetListing listing{snapshot.is_on_hub() ? name : name + " (as far as it lies in the cache)", {}, {}};

@@ -20,7 +20,8 @@ CurlLibrary open_library() {
     if (library == nullptr) library = ::dlopen(name, RTLD_NOW | RTLD_LOCAL);
   }
   CHECK(library != nullptr,
-        "downloads need libcurl.so.4, which is not installed (Debian: apt-get install libcurl4); a folder or file that is here "
+        "downloads need libcurl.so.4, which is not installed (Debian: apt-get install libcurl4); a folder or file that "
+        "is here "
         "already needs none");
   CurlLibrary curl;
   find(library, "curl_global_init", curl.global_init);
@@ -31,6 +32,7 @@ CurlLibrary open_library() {
   find(library, "curl_easy_strerror", curl.easy_strerror);
   find(library, "curl_slist_append", curl.slist_append);
   find(library, "curl_slist_free_all", curl.slist_free_all);
+  find(library, "curl_version", curl.version);
   find(library, "curl_easy_setopt", curl.set_option);
   find(library, "curl_easy_getinfo", curl.get_info);
   CHECK(curl.global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK, "libcurl cannot be initialised");

@@ -15,6 +15,7 @@ struct CurlLibrary {
   decltype(&::curl_easy_strerror) easy_strerror = nullptr;
   decltype(&::curl_slist_append) slist_append = nullptr;
   decltype(&::curl_slist_free_all) slist_free_all = nullptr;
+  decltype(&::curl_version) version = nullptr;
   CURLcode (*set_option)(CURL*, CURLoption, ...) = nullptr;
   CURLcode (*get_info)(CURL*, CURLINFO, ...) = nullptr;
 

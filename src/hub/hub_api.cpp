@@ -41,7 +41,8 @@ nlohmann::json parsed(const HttpResponse& response, nlohmann::json::value_t want
 }
 
 bool is_commit(const std::string& text) {
-  return text.size() == 40 && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
+  return text.size() == 40 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
 }
 
 }  // namespace
@@ -68,7 +69,8 @@ bool is_safe_repo_path(const std::string& path) {
   return true;
 }
 
-HubApi::HubApi(const HubEnvironment& hub, const HubOptions& options) : hub_(hub), options_(options), session_(hub_, options_) {}
+HubApi::HubApi(const HubEnvironment& hub, const HubOptions& options)
+    : hub_(hub), options_(options), session_(hub_, options_) {}
 
 HttpResponse HubApi::get(const HttpRequest& request, const HubRepo& repo, const std::string& what) {
   Patience patience(options_);
@@ -88,15 +90,17 @@ void HubApi::refuse(const HttpResponse& response, const HubRepo& repo, const std
   const std::string code = response.header("x-error-code"), page = hub_.endpoint + repo.page_path();
   const std::string named = fmt::format("{} '{}'", repo.noun(), repo.name);
   const int status = response.status;
-  const std::string login = hub_.token.empty() ? "set HF_TOKEN to a token of an account that was granted access (or `hf auth login`)"
-                                               : fmt::format("the account of the token in {} has no access yet", hub_.token_origin);
+  const std::string login = hub_.token.empty()
+                                ? "set HF_TOKEN to a token of an account that was granted access (or `hf auth login`)"
+                                : fmt::format("the account of the token in {} has no access yet", hub_.token_origin);
   if (code == "GatedRepo") fail("{} is gated: accept its licence at {} and {}", named, page, login);
   if (code == "DisabledRepo") fail("{} is disabled on the hub: {}", named, page);
   if (code == "RevisionNotFound") fail("{} has no revision '{}': see {}", named, options_.revision, page);
   if (code == "EntryNotFound") fail("{} has no {}: see {}", named, what, page);
   if (code == "RepoNotFound" || (status == 401 && hub_.token.empty()) || (status == 404 && what == "its commit")) {
     fail("{} is not on {}, or it is private: check the name{}", named, hub_.endpoint,
-         hub_.token.empty() ? "; for a private one set HF_TOKEN" : fmt::format("; the token in {} may not see it", hub_.token_origin));
+         hub_.token.empty() ? "; for a private one set HF_TOKEN"
+                            : fmt::format("; the token in {} may not see it", hub_.token_origin));
   }
   if (status == 401) fail("{} refuses the token in {}: it is wrong or has expired", hub_.endpoint, hub_.token_origin);
   if (status == 403) fail("{}: access refused; see {} ({})", named, page, login);
@@ -105,10 +109,12 @@ void HubApi::refuse(const HttpResponse& response, const HubRepo& repo, const std
 }
 
 std::string HubApi::commit(const HubRepo& repo) {
-  const HttpResponse response = get({hub_.endpoint + repo.api_path() + "/revision/" + url_quoted(options_.revision, false)}, repo, "its commit");
+  const HttpResponse response =
+      get({hub_.endpoint + repo.api_path() + "/revision/" + url_quoted(options_.revision, false)}, repo, "its commit");
   const nlohmann::json json = parsed(response, nlohmann::json::value_t::object);
   const std::string commit = json.contains("sha") && json["sha"].is_string() ? json["sha"].get<std::string>() : "";
-  CHECK(is_commit(commit), "{} '{}': the hub names no commit for revision '{}'", repo.noun(), repo.name, options_.revision);
+  CHECK(is_commit(commit), "{} '{}': the hub names no commit for revision '{}'", repo.noun(), repo.name,
+        options_.revision);
   return commit;
 }
 
@@ -116,22 +122,24 @@ std::vector<HubFile> HubApi::files(const HubRepo& repo, const std::string& commi
   std::vector<HubFile> files;
   std::string url = hub_.endpoint + repo.api_path() + "/tree/" + commit + "?recursive=true&expand=false";
   for (int page = 0; !url.empty(); ++page) {
-    CHECK(page < kMaxPages && files.size() <= kMaxFiles, "{} '{}': the list of its files does not end", repo.noun(), repo.name);
+    CHECK(page < kMaxPages && files.size() <= kMaxFiles, "{} '{}': the list of its files does not end", repo.noun(),
+          repo.name);
     const HttpResponse response = get({url}, repo, "the list of its files");
     for (const nlohmann::json& entry : parsed(response, nlohmann::json::value_t::array)) {
       const bool has_path = entry.is_object() && entry.contains("path") && entry["path"].is_string();
       if (!has_path || !entry.contains("type") || entry["type"] != "file") continue;
       HubFile file{entry["path"].get<std::string>(), 0};
-      CHECK(is_safe_repo_path(file.path), "{} '{}': a file is called '{}', which no download folder takes", repo.noun(), repo.name,
-            shown(file.path));
-      if (entry.contains("size") && entry["size"].is_number_integer()) file.size_bytes = entry["size"].get<std::int64_t>();
-      CHECK(file.size_bytes >= 0 && file.size_bytes <= kMaxFileBytes, "{} '{}': {} is said to have {} bytes", repo.noun(), repo.name,
-            shown(file.path), file.size_bytes);
+      CHECK(is_safe_repo_path(file.path), "{} '{}': a file is called '{}', which no download folder takes", repo.noun(),
+            repo.name, shown(file.path));
+      if (entry.contains("size") && entry["size"].is_number_integer())
+        file.size_bytes = entry["size"].get<std::int64_t>();
+      CHECK(file.size_bytes >= 0 && file.size_bytes <= kMaxFileBytes, "{} '{}': {} is said to have {} bytes",
+            repo.noun(), repo.name, shown(file.path), file.size_bytes);
       files.push_back(std::move(file));
     }
     url = next_page(response.header("link"));
-    CHECK(url.empty() || origin_of(url) == origin_of(hub_.endpoint), "{} '{}': the list of its files goes on at another host", repo.noun(),
-          repo.name);
+    CHECK(url.empty() || origin_of(url) == origin_of(hub_.endpoint),
+          "{} '{}': the list of its files goes on at another host", repo.noun(), repo.name);
   }
   return files;
 }
@@ -146,11 +154,15 @@ HubFileSource HubApi::source(const HubRepo& repo, const std::string& commit, con
   source.etag = normalised_etag(linked.empty() ? response.header("etag") : linked);
   source.size_bytes = number_of(linked_size.empty() && !moved ? response.header("content-length") : linked_size);
   const auto fit = [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; };
-  const bool named = !source.etag.empty() && source.etag.size() <= 128 && source.etag.front() != '.' && std::all_of(source.etag.begin(), source.etag.end(), fit);
-  CHECK(named, "{} '{}': the hub gives {} no ETag that can name a file ('{}')", repo.noun(), repo.name, path, shown(source.etag));
-  CHECK(source.size_bytes >= 0 && source.size_bytes <= kMaxFileBytes, "{} '{}': the hub does not say how large {} is", repo.noun(), repo.name, path);
+  const bool named = !source.etag.empty() && source.etag.size() <= 128 && source.etag.front() != '.' &&
+                     std::all_of(source.etag.begin(), source.etag.end(), fit);
+  CHECK(named, "{} '{}': the hub gives {} no ETag that can name a file ('{}')", repo.noun(), repo.name, path,
+        shown(source.etag));
+  CHECK(source.size_bytes >= 0 && source.size_bytes <= kMaxFileBytes, "{} '{}': the hub does not say how large {} is",
+        repo.noun(), repo.name, path);
   const std::string of = response.header("x-repo-commit");
-  CHECK(of.empty() || of == commit, "{} '{}': {} is of commit {}, {} was asked for", repo.noun(), repo.name, path, shown(of), commit);
+  CHECK(of.empty() || of == commit, "{} '{}': {} is of commit {}, {} was asked for", repo.noun(), repo.name, path,
+        shown(of), commit);
   return source;
 }
 

@@ -27,9 +27,9 @@ struct HubFile {
 };
 
 struct HubFileSource {
-  std::string hub_url;   // on the hub itself
-  std::string url;       // where the bytes lie, as far as it is known
-  std::string etag;      // the blob's name: sha256 of a large file, git's SHA-1 of a small one, or something else
+  std::string hub_url;  // on the hub itself
+  std::string url;      // where the bytes lie, as far as it is known
+  std::string etag;     // the blob's name: sha256 of a large file, git's SHA-1 of a small one, or something else
   std::int64_t size_bytes = 0;
 };
 

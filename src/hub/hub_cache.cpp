@@ -43,9 +43,12 @@ bool is_plain(const std::string& hash) {
 
 }  // namespace
 
-RepoCache::RepoCache(fs::path cache, const HubRepo& repo) : cache_(std::move(cache)), folder_(cache_ / folder_name(repo)), noun_(repo.noun()) {}
+RepoCache::RepoCache(fs::path cache, const HubRepo& repo)
+    : cache_(std::move(cache)), folder_(cache_ / folder_name(repo)), noun_(repo.noun()) {}
 
-fs::path RepoCache::lock(const std::string& etag) const { return cache_ / ".locks" / folder_.filename() / (etag + ".lock"); }
+fs::path RepoCache::lock(const std::string& etag) const {
+  return cache_ / ".locks" / folder_.filename() / (etag + ".lock");
+}
 
 std::optional<fs::path> RepoCache::find_snapshot(const std::string& revision) const {
   std::error_code ignored;

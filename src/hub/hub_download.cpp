@@ -48,13 +48,16 @@ std::unique_ptr<ShaBlocks> hash_for(const std::string& etag, std::int64_t size_b
 // <blob>.incomplete, appended to.
 class PartialFile {
  public:
-  PartialFile(const fs::path& blob, const HubFileSource& source) : path_(blob.string() + ".incomplete"), source_(source) {
+  PartialFile(const fs::path& blob, const HubFileSource& source)
+      : path_(blob.string() + ".incomplete"), source_(source) {
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     CHECK(fd_ >= 0, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
     struct stat status = {};
     CHECK(::fstat(fd_, &status) == 0, "{}: {}", path_.string(), std::strerror(errno));
-    if (status.st_size > source.size_bytes) clear();
-    else read_back(status.st_size);
+    if (status.st_size > source.size_bytes)
+      clear();
+    else
+      read_back(status.st_size);
   }
   ~PartialFile() { ::close(fd_); }
   PartialFile(const PartialFile&) = delete;
@@ -63,10 +66,12 @@ class PartialFile {
   std::int64_t size() const { return size_; }
 
   void append(std::string_view bytes) {
-    CHECK(std::ssize(bytes) <= source_.size_bytes - size_, "{}: more than the {} bytes that the hub said", path_.string(), source_.size_bytes);
+    CHECK(std::ssize(bytes) <= source_.size_bytes - size_, "{}: more than the {} bytes that the hub said",
+          path_.string(), source_.size_bytes);
     std::size_t done = 0;
     while (done < bytes.size()) {
-      const ssize_t put = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, size_ + static_cast<std::int64_t>(done));
+      const ssize_t put =
+          ::pwrite(fd_, bytes.data() + done, bytes.size() - done, size_ + static_cast<std::int64_t>(done));
       if (put < 0 && errno == EINTR) continue;
       CHECK(put > 0, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
       done += static_cast<std::size_t>(put);
@@ -88,7 +93,8 @@ class PartialFile {
       return false;
     }
     CHECK(::fsync(fd_) == 0, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
-    CHECK(::rename(path_.c_str(), blob.c_str()) == 0, "{}: cannot be renamed: {}", path_.string(), std::strerror(errno));
+    CHECK(::rename(path_.c_str(), blob.c_str()) == 0, "{}: cannot be renamed: {}", path_.string(),
+          std::strerror(errno));
     sync_folder(blob.parent_path());
     return true;
   }
@@ -116,7 +122,8 @@ class PartialFile {
 // Where the bytes lie now. A signed address expires: then the hub is asked for another one.
 class Address {
  public:
-  explicit Address(const HubFileSource& source) : hub_url_(source.hub_url), url_(source.url.empty() ? source.hub_url : source.url) {}
+  explicit Address(const HubFileSource& source)
+      : hub_url_(source.hub_url), url_(source.url.empty() ? source.hub_url : source.url) {}
   std::string get() {
     const std::lock_guard lock(mutex_);
     return url_;
@@ -142,7 +149,12 @@ class Downloader {
  public:
   Downloader(const BlobDownload& download, const HubEnvironment& hub, const HubOptions& options,
              const std::function<void(const HttpResponse&)>& refuse)
-      : download_(download), hub_(hub), options_(options), refuse_(refuse), address_(download.source), file_(download.blob, download.source) {}
+      : download_(download),
+        hub_(hub),
+        options_(options),
+        refuse_(refuse),
+        address_(download.source),
+        file_(download.blob, download.source) {}
 
   void run() {
     for (int attempt = 0; attempt < 2; ++attempt) {
@@ -151,8 +163,10 @@ class Downloader {
       if (left() > 0) fetch_in_order();
       if (file_.finish(download_.blob)) return;
     }
-    fail("{}: its bytes do not have the hash {} that the hub gives, twice: what lies there is damaged, or a proxy changes it",
-         download_.what, download_.source.etag);
+    fail(
+        "{}: its bytes do not have the hash {} that the hub gives, twice: what lies there is damaged, or a proxy "
+        "changes it",
+        download_.what, download_.source.etag);
   }
 
  private:
@@ -162,7 +176,8 @@ class Downloader {
   }
 
   // Gets [begin, end), which `take` is given in pieces, until it is whole. skipped: bytes that a server without ranges sends before.
-  void fetch(HttpSession& session, ByteRange range, bool whole_file, const std::function<bool(std::string_view)>& take) {
+  void fetch(HttpSession& session, ByteRange range, bool whole_file,
+             const std::function<bool(std::string_view)>& take) {
     Patience patience(options_);
     std::int64_t at = range.begin;
     while (at < range.end) {
@@ -170,11 +185,13 @@ class Downloader {
       std::int64_t skip = whole_file ? at : 0;
       bool wanted = true;
       const BodySink sink = [&](const HttpResponse& head, std::string_view piece) {
-        if (head.status == 200 && !whole_file && (at > 0 || range.end < download_.source.size_bytes)) throw RangesIgnored();
+        if (head.status == 200 && !whole_file && (at > 0 || range.end < download_.source.size_bytes))
+          throw RangesIgnored();
         const auto skipped = std::min<std::int64_t>(head.status == 200 ? skip : 0, std::ssize(piece));
         skip -= skipped;
         piece.remove_prefix(static_cast<std::size_t>(skipped));
-        CHECK(std::ssize(piece) <= range.end - at, "{}: the server sends more than the {} bytes that it has", download_.what, download_.source.size_bytes);
+        CHECK(std::ssize(piece) <= range.end - at, "{}: the server sends more than the {} bytes that it has",
+              download_.what, download_.source.size_bytes);
         at += std::ssize(piece);
         if (!piece.empty()) patience.made_progress();
         wanted = take(piece);
@@ -235,7 +252,9 @@ class Downloader {
       lock.lock();
       while (true) {
         // Memory is bounded by how far ahead of the disk a worker may be.
-        shared.changed.wait(lock, [&] { return shared.stop || shared.next >= chunks || shared.next < shared.written + 2 * options_.connections; });
+        shared.changed.wait(lock, [&] {
+          return shared.stop || shared.next >= chunks || shared.next < shared.written + 2 * options_.connections;
+        });
         if (shared.stop || shared.next >= chunks) return;
         const std::int64_t chunk = shared.next++;
         lock.unlock();
@@ -314,7 +333,8 @@ class Downloader {
     for (std::thread& worker : workers) worker.join();
     lock.lock();
     append_ready(shared, lock);
-    if (!shared.failure && file_.size() < download_.source.size_bytes) throw HubStopped("the download was stopped; what there is of it is kept");
+    if (!shared.failure && file_.size() < download_.source.size_bytes)
+      throw HubStopped("the download was stopped; what there is of it is kept");
     if (!shared.failure) return;
     try {
       std::rethrow_exception(shared.failure);

@@ -13,7 +13,7 @@ namespace llmfp8 {
 struct BlobDownload {
   std::string what;  // "model 'org/name': model.safetensors", for messages
   HubFileSource source;
-  std::filesystem::path blob;  // <blob>.incomplete holds a prefix of its bytes until it is whole
+  std::filesystem::path blob;                        // <blob>.incomplete holds a prefix of its bytes until it is whole
   std::function<void(std::int64_t bytes)> progress;  // bytes on the disk so far, those of an earlier attempt too
 };
 
@@ -21,6 +21,5 @@ struct BlobDownload {
 // The caller holds the blob's lock. refuse: of an answer that no patience helps with.
 void download_blob(const BlobDownload& download, const HubEnvironment& hub, const HubOptions& options,
                    const std::function<void(const HttpResponse&)>& refuse);
-
 
 }  // namespace llmfp8

@@ -64,18 +64,22 @@ HubEnvironment HubEnvironment::read() {
   hub.endpoint = environment("HF_ENDPOINT");
   if (hub.endpoint.empty()) hub.endpoint = "https://huggingface.co";
   while (hub.endpoint.ends_with('/')) hub.endpoint.pop_back();
-  const bool plain = std::all_of(hub.endpoint.begin(), hub.endpoint.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
-  if (!plain || (!hub.endpoint.starts_with("https://") && !hub.endpoint.starts_with("http://")) || hub.endpoint.find('@') != std::string::npos)
+  const bool plain =
+      std::all_of(hub.endpoint.begin(), hub.endpoint.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
+  if (!plain || (!hub.endpoint.starts_with("https://") && !hub.endpoint.starts_with("http://")) ||
+      hub.endpoint.find('@') != std::string::npos)
     fail("HF_ENDPOINT: an address like https://huggingface.co wanted (http or https, no user name in it)");
   read_token(hub);
   // It goes into a header: a line break would begin another one.
-  const bool printable = std::all_of(hub.token.begin(), hub.token.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
+  const bool printable =
+      std::all_of(hub.token.begin(), hub.token.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
   CHECK(printable && hub.token.size() <= 4096, "{} holds no token: visible ASCII characters wanted", hub.token_origin);
   hub.offline = is_true(environment("HF_HUB_OFFLINE")) || is_true(environment("TRANSFORMERS_OFFLINE"));
   if (const std::string given = environment("HF_HUB_DOWNLOAD_TIMEOUT"); !given.empty()) {
     char* end = nullptr;
     hub.stall_seconds = std::strtod(given.c_str(), &end);
-    CHECK(*end == '\0' && hub.stall_seconds >= 1 && hub.stall_seconds <= 86400, "HF_HUB_DOWNLOAD_TIMEOUT is '{}', seconds wanted, 1 to 86400", given);
+    CHECK(*end == '\0' && hub.stall_seconds >= 1 && hub.stall_seconds <= 86400,
+          "HF_HUB_DOWNLOAD_TIMEOUT is '{}', seconds wanted, 1 to 86400", given);
   }
   for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
     if (const std::string cache = environment(name); hub.cache.empty() && !cache.empty()) hub.cache = expanded(cache);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/clock.h"
+#include "core/log.h"
 #include "hub/curl_library.h"
 
 namespace llmfp8 {
@@ -49,7 +50,8 @@ std::string absolute(const std::string& base, const std::string& location) {
 
 std::string shown(std::string_view text) {
   std::string result(text.substr(0, 200));
-  std::replace_if(result.begin(), result.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7F; }, '?');
+  std::replace_if(
+      result.begin(), result.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7F; }, '?');
   return result;
 }
 
@@ -60,7 +62,8 @@ std::string origin_of(const std::string& url) {
   if (begin >= url.size()) return "";
   std::string host = lower(url.substr(begin, std::min(url.find_first_of("/?#\\", begin), url.size()) - begin));
   if (host.empty() || host.find('@') != std::string::npos) return "";
-  const bool has_port = host.find(':', host.starts_with('[') ? std::min(host.find(']'), host.size()) : 0) != std::string::npos;
+  const bool has_port =
+      host.find(':', host.starts_with('[') ? std::min(host.find(']'), host.size()) : 0) != std::string::npos;
   if (!has_port) host += scheme == "https" ? ":443" : ":80";
   return scheme + "://" + host;
 }
@@ -68,9 +71,12 @@ std::string origin_of(const std::string& url) {
 std::string url_quoted(std::string_view text, bool keep_slashes) {
   std::string result;
   for (const unsigned char c : text) {
-    const bool plain = (c < 0x80 && std::isalnum(c)) || c == '-' || c == '_' || c == '.' || c == '~' || (c == '/' && keep_slashes);
-    if (plain) result += static_cast<char>(c);
-    else result += fmt::format("%{:02X}", c);
+    const bool plain =
+        (c < 0x80 && std::isalnum(c)) || c == '-' || c == '_' || c == '.' || c == '~' || (c == '/' && keep_slashes);
+    if (plain)
+      result += static_cast<char>(c);
+    else
+      result += fmt::format("%{:02X}", c);
   }
   return result;
 }
@@ -192,7 +198,8 @@ HttpResponse HttpSession::once(const HttpRequest& request, const BodySink& sink)
   transfer.stall_seconds = stall_seconds_;
   const auto set = [&](CURLoption option, auto value) {
     const CURLcode code = curl.set_option(easy, option, value);
-    CHECK(code == CURLE_OK, "downloads need libcurl 7.85 or newer: option {} of the one installed: {}", static_cast<int>(option), curl.easy_strerror(code));
+    CHECK(code == CURLE_OK, "downloads need libcurl 7.85 or newer: option {} of the one installed: {}",
+          static_cast<int>(option), curl.easy_strerror(code));
   };
   set(CURLOPT_URL, request.url.c_str());
   set(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -220,7 +227,8 @@ HttpResponse HttpSession::once(const HttpRequest& request, const BodySink& sink)
   const std::string range = request.range ? fmt::format("{}-{}", request.range->begin, request.range->end - 1) : "";
   if (request.range) set(CURLOPT_RANGE, range.c_str());
   curl_slist* headers = curl.slist_append(nullptr, "Accept-Encoding: identity");
-  if (!token_.empty() && origin == hub_origin_) headers = curl.slist_append(headers, ("Authorization: Bearer " + token_).c_str());
+  if (!token_.empty() && origin == hub_origin_)
+    headers = curl.slist_append(headers, ("Authorization: Bearer " + token_).c_str());
   set(CURLOPT_HTTPHEADER, headers);
   const CURLcode code = curl.easy_perform(easy);
   curl.set_option(easy, CURLOPT_HTTPHEADER, static_cast<curl_slist*>(nullptr));
@@ -251,10 +259,11 @@ HttpResponse HttpSession::get(const HttpRequest& request, const BodySink& sink) 
     const std::string location = response.header("location");
     if (response.status < 300 || response.status >= 400 || response.status == 304 || location.empty()) return response;
     const std::string url = absolute(next.url, location);
-    CHECK(!next.url.starts_with("https://") || url.starts_with("https://"), "{}: redirects to '{}', which is not encrypted",
-          shown_url(next.url), shown_url(url));
+    CHECK(!next.url.starts_with("https://") || url.starts_with("https://"),
+          "{}: redirects to '{}', which is not encrypted", shown_url(next.url), shown_url(url));
     response.headers["location"] = url;
-    if (next.head && (!response.header("x-linked-etag").empty() || origin_of(url) != origin_of(next.url))) return response;
+    if (next.head && (!response.header("x-linked-etag").empty() || origin_of(url) != origin_of(next.url)))
+      return response;
     next.url = url;
   }
   fail("{}: more than {} redirects", shown_url(request.url), kMaxRedirects);
@@ -264,9 +273,11 @@ void Patience::wait_after(const HubRetry& failure) {
   if (++failures_ >= options_.attempts) fail("{}; tried {} times", failure.what(), failures_);
   double seconds = failure.wait_seconds();
   if (seconds <= 0) seconds = std::min(options_.backoff_seconds * std::pow(2.0, failures_ - 1), 60.0);
+  if (seconds >= 2) log::info("{}; trying again in {:.0f} s", failure.what(), seconds);
   const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (std::chrono::steady_clock::now() < until) {
-    if (options_.stopped && options_.stopped()) throw HubStopped("the download was stopped; what there is of it is kept");
+    if (options_.stopped && options_.stopped())
+      throw HubStopped("the download was stopped; what there is of it is kept");
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
 }

@@ -18,7 +18,8 @@ namespace llmfp8 {
 // The connection or the server failed in a way that may pass.
 class HubRetry : public Error {
  public:
-  explicit HubRetry(const std::string& message, double wait_seconds = 0) : Error(message), wait_seconds_(wait_seconds) {}
+  explicit HubRetry(const std::string& message, double wait_seconds = 0)
+      : Error(message), wait_seconds_(wait_seconds) {}
   double wait_seconds() const { return wait_seconds_; }  // Retry-After; 0: not said
 
  private:

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "hub/checkpoint_source.h"
+#include "hub/curl_library.h"
 #include "hub/file_io.h"
 #include "hub/hf_config.h"
 #include "hub/hub_cache.h"
@@ -34,14 +35,16 @@ std::vector<HubFile> files_in(const fs::path& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::recursive_directory_iterator(folder, ignored)) {
     if (!entry.is_regular_file(ignored)) continue;
-    files.push_back({entry.path().lexically_relative(folder).generic_string(), static_cast<std::int64_t>(entry.file_size(ignored))});
+    files.push_back({entry.path().lexically_relative(folder).generic_string(),
+                     static_cast<std::int64_t>(entry.file_size(ignored))});
   }
   std::sort(files.begin(), files.end(), [](const HubFile& a, const HubFile& b) { return a.path < b.path; });
   return files;
 }
 
 // The first snapshot of that revision in the folders that are looked at, and the folder it was found in.
-std::optional<std::pair<fs::path, fs::path>> find_cached(const HubRepo& repo, const HubOptions& options, const HubEnvironment& hub) {
+std::optional<std::pair<fs::path, fs::path>> find_cached(const HubRepo& repo, const HubOptions& options,
+                                                         const HubEnvironment& hub) {
   for (const fs::path& cache : cache_folders(options.cache_dir, hub)) {
     for (const std::string& spelling : spellings(repo.name)) {
       const std::optional<fs::path> found = RepoCache(cache, {repo.kind, spelling}).find_snapshot(options.revision);
@@ -53,10 +56,12 @@ std::optional<std::pair<fs::path, fs::path>> find_cached(const HubRepo& repo, co
 
 std::vector<std::string> shards_of(const fs::path& index) {
   const nlohmann::json json = parse_json_object(read_text_file(index), index.string());
-  CHECK(json.contains("weight_map") && json["weight_map"].is_object(), "'{}': no object \"weight_map\"", index.string());
+  CHECK(json.contains("weight_map") && json["weight_map"].is_object(), "'{}': no object \"weight_map\"",
+        index.string());
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : json["weight_map"].items()) {
-    CHECK(shard.is_string() && is_safe_repo_path(shard.get<std::string>()), "'{}': \"weight_map\" gives tensor '{}' no file of the folder", index.string(), tensor);
+    CHECK(shard.is_string() && is_safe_repo_path(shard.get<std::string>()),
+          "'{}': \"weight_map\" gives tensor '{}' no file of the folder", index.string(), tensor);
     shards.insert(shard.get<std::string>());
   }
   return {shards.begin(), shards.end()};
@@ -69,12 +74,27 @@ void fetch_weights(HubSnapshot& snapshot, const std::string& name) {
     return snapshot.fetch(shards_of(snapshot.folder() / kIndex));
   }
   if (!snapshot.is_on_hub()) return;  // opening the folder says what it wants
-  const auto gguf = std::find_if(snapshot.files().begin(), snapshot.files().end(), [](const HubFile& file) { return file.path.ends_with(".gguf"); });
+  const auto gguf = std::find_if(snapshot.files().begin(), snapshot.files().end(),
+                                 [](const HubFile& file) { return file.path.ends_with(".gguf"); });
   fail("model '{}' has no safetensors on the hub{}", name,
-       gguf == snapshot.files().end() ? "" : ", but GGUF files: download one of them, " + gguf->path + " for example, and give its path");
+       gguf == snapshot.files().end()
+           ? ""
+           : ", but GGUF files: download one of them, " + gguf->path + " for example, and give its path");
 }
 
 }  // namespace
+
+std::string describe_downloads() {
+  try {
+    const HubEnvironment hub = HubEnvironment::read();
+    const std::string version = CurlLibrary::get().version();  // "libcurl/7.88.1 OpenSSL/3.0.19 zlib/…"
+    const std::string token = hub.token.empty() ? "no token" : "token from " + hub.token_origin;
+    return fmt::format("{}, {}, into {}, {}", hub.offline ? "forbidden by HF_HUB_OFFLINE" : "from " + hub.endpoint,
+                       token, hub.cache.string(), version.substr(0, version.find(' ', version.find(' ') + 1)));
+  } catch (const Error& error) {
+    return fmt::format("no: {}", error.what());
+  }
+}
 
 std::optional<fs::path> find_local(RepoKind kind, const std::string& name) {
   const char* flag = flag_of(kind);
@@ -83,16 +103,19 @@ std::optional<fs::path> find_local(RepoKind kind, const std::string& name) {
   const fs::path path(name);
   if (fs::is_directory(path, ignored)) return path;
   std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   const std::vector<std::string> kinds = file_kinds(kind);
   const bool named_file = std::find(kinds.begin(), kinds.end(), extension) != kinds.end();
   if (fs::exists(path, ignored)) {
-    if (!named_file) fail_usage("{} '{}' is a file; a folder or a {} file wanted", flag, name, fmt::join(kinds, " or "));
+    if (!named_file)
+      fail_usage("{} '{}' is a file; a folder or a {} file wanted", flag, name, fmt::join(kinds, " or "));
     return path;
   }
   if (named_file) fail("{} '{}' does not exist", flag, name);
   if (!is_hub_name(name)) {
-    fail_usage("{} '{}' is neither a folder, nor a {} file, nor a hub name like org/name", flag, name, fmt::join(kinds, " or "));
+    fail_usage("{} '{}' is neither a folder, nor a {} file, nor a hub name like org/name", flag, name,
+               fmt::join(kinds, " or "));
   }
   return std::nullopt;
 }
@@ -118,8 +141,10 @@ HubSnapshot HubSnapshot::open(const HubRepo& repo, const HubOptions& options) {
   };
   if (hub.offline) {
     if (!use_cache()) {
-      fail("{} '{}' is not in the local Hugging Face cache (looked in {}), and HF_HUB_OFFLINE forbids to download it; a folder can be given with {}", repo.noun(), repo.name,
-           looked, flag_of(repo.kind));
+      fail(
+          "{} '{}' is not in the local Hugging Face cache (looked in {}), and HF_HUB_OFFLINE forbids to download it; a "
+          "folder can be given with {}",
+          repo.noun(), repo.name, looked, flag_of(repo.kind));
     }
     return snapshot;
   }
@@ -170,9 +195,10 @@ void HubSnapshot::fetch(const std::vector<std::string>& paths) {
   fetched_bytes_ = wanted_bytes_ = 0;
   for (const std::string& path : paths) {
     if (fs::is_regular_file(folder_ / path, ignored)) continue;
-    CHECK(online_, "{} '{}' is not completely in the cache: '{}' is missing{}", repo_.noun(), repo_.name, (folder_ / path).string(),
-          environment_.offline ? ", and HF_HUB_OFFLINE forbids to download it" : "");
-    const auto found = std::find_if(files_.begin(), files_.end(), [&](const HubFile& file) { return file.path == path; });
+    CHECK(online_, "{} '{}' is not completely in the cache: '{}' is missing{}", repo_.noun(), repo_.name,
+          (folder_ / path).string(), environment_.offline ? ", and HF_HUB_OFFLINE forbids to download it" : "");
+    const auto found =
+        std::find_if(files_.begin(), files_.end(), [&](const HubFile& file) { return file.path == path; });
     CHECK(found != files_.end(), "{} '{}' has no file '{}' on the hub", repo_.noun(), repo_.name, path);
     wanted_bytes_ += found->size_bytes;
     missing.push_back(path);
@@ -180,8 +206,10 @@ void HubSnapshot::fetch(const std::vector<std::string>& paths) {
   const RepoCache cache(cache_, repo_);
   if (!missing.empty()) {
     fs::create_directories(cache.folder() / "blobs", ignored);
-    CHECK(fs::is_directory(cache.folder() / "blobs", ignored), "{}: no folder can be made there", cache.folder().string());
-    check_space(cache.folder(), static_cast<std::size_t>(wanted_bytes_), fmt::format("{} '{}'", repo_.noun(), repo_.name));
+    CHECK(fs::is_directory(cache.folder() / "blobs", ignored), "{}: no folder can be made there",
+          cache.folder().string());
+    check_space(cache.folder(), static_cast<std::size_t>(wanted_bytes_),
+                fmt::format("{} '{}'", repo_.noun(), repo_.name));
     HubApi api(environment_, options_);
     for (const std::string& path : missing) fetch_one(api, path);
   }
@@ -194,9 +222,10 @@ void HubSnapshot::fetch_one(HubApi& api, const std::string& path) {
   download.source = api.source(repo_, commit_, path);
   download.what = fmt::format("{} '{}': {}", repo_.noun(), repo_.name, path);
   download.blob = cache.blob(download.source.etag);
-  const auto listed = std::find_if(files_.begin(), files_.end(), [&](const HubFile& file) { return file.path == path; });
-  CHECK(listed->size_bytes == download.source.size_bytes, "{}: {} bytes in the hub's list, {} where it lies", download.what, listed->size_bytes,
-        download.source.size_bytes);
+  const auto listed =
+      std::find_if(files_.begin(), files_.end(), [&](const HubFile& file) { return file.path == path; });
+  CHECK(listed->size_bytes == download.source.size_bytes, "{}: {} bytes in the hub's list, {} where it lies",
+        download.what, listed->size_bytes, download.source.size_bytes);
   const auto report = [&](std::int64_t bytes) {
     if (options_.progress) options_.progress({repo_.name, fetched_bytes_ + bytes, wanted_bytes_});
   };
@@ -209,7 +238,8 @@ void HubSnapshot::fetch_one(HubApi& api, const std::string& path) {
     std::error_code absent;
     const std::uintmax_t size = fs::file_size(download.blob, absent);
     if (absent || static_cast<std::int64_t>(size) != download.source.size_bytes) {
-      download_blob(download, environment_, options_, [&](const HttpResponse& response) { api.refuse(response, repo_, path); });
+      download_blob(download, environment_, options_,
+                    [&](const HttpResponse& response) { api.refuse(response, repo_, path); });
     }
     cache.link(commit_, path, download.source.etag);
   }
@@ -225,7 +255,9 @@ fs::path resolve_model(const std::string& name, const HubOptions& options, Model
     if (snapshot.has(file)) small.push_back(file);
   }
   if (snapshot.has(kLicenseFile)) small.push_back(kLicenseFile);
-  if (snapshot.is_on_hub()) CHECK(snapshot.has("config.json"), "model '{}' has no config.json on the hub: not a model that transformers loads", name);
+  if (snapshot.is_on_hub())
+    CHECK(snapshot.has("config.json"), "model '{}' has no config.json on the hub: not a model that transformers loads",
+          name);
   snapshot.fetch(small);
   if (parts == ModelParts::without_weights) return snapshot.folder();
   if (snapshot.is_on_hub()) read_hf_config(snapshot.folder());  // throws where the model is not supported

@@ -14,6 +14,9 @@
 
 namespace llmfp8 {
 
+// For the user: what downloads go through, or why there are none.
+std::string describe_downloads();
+
 enum class ModelParts { all, without_weights };
 
 // A folder in HF layout, a .gguf file, or a hub name "org/name"; the path of the folder or file. Cached in options.cache_dir where
@@ -21,7 +24,8 @@ enum class ModelParts { all, without_weights };
 // that is gated or not supported is refused before its weights, as is one that the disk has no room for.
 // Offline, and where the hub cannot be reached, what the cache holds is used, in the latter case with a line that says so.
 // Throws Error of one line; a usage error if the name is neither a path nor of the form org/name; HubStopped.
-std::filesystem::path resolve_model(const std::string& name, const HubOptions& options = {}, ModelParts parts = ModelParts::all);
+std::filesystem::path resolve_model(const std::string& name, const HubOptions& options = {},
+                                    ModelParts parts = ModelParts::all);
 
 // The path that `name` is, or nothing where it is a hub name; as above a usage error where it is neither.
 std::optional<std::filesystem::path> find_local(RepoKind kind, const std::string& name);

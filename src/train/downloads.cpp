@@ -32,12 +32,15 @@ auto with_hub(const std::string& cache_dir, Console& console, const Call& call) 
 
 }  // namespace
 
-std::filesystem::path fetch_model(const std::string& name, const std::string& cache_dir, Console& console, ModelParts parts) {
+std::filesystem::path fetch_model(const std::string& name, const std::string& cache_dir, Console& console,
+                                  ModelParts parts) {
   return with_hub(cache_dir, console, [&](const HubOptions& options) { return resolve_model(name, options, parts); });
 }
 
-DatasetFiles fetch_dataset(const std::string& name, const std::string& split, const std::string& cache_dir, Console& console) {
-  return with_hub(cache_dir, console, [&](const HubOptions& options) { return resolve_dataset(name, split, "", options); });
+DatasetFiles fetch_dataset(const std::string& name, const std::string& split, const std::string& config,
+                           const std::string& cache_dir, Console& console) {
+  return with_hub(cache_dir, console,
+                  [&](const HubOptions& options) { return resolve_dataset(name, split, config, options); });
 }
 
 RunFiles fetch_run_files(const RunConfig& config, Console& console) {
@@ -45,7 +48,8 @@ RunFiles fetch_run_files(const RunConfig& config, Console& console) {
   if (!find_local(RepoKind::model, config.model_name)) {
     read_hf_config(fetch_model(config.model_name, config.weights_cache_dir, console, ModelParts::without_weights));
   }
-  files.dataset = fetch_dataset(config.dataset_name, config.split_name, config.weights_cache_dir, console);
+  files.dataset =
+      fetch_dataset(config.dataset_name, config.split_name, config.dataset_config, config.weights_cache_dir, console);
   files.model = fetch_model(config.model_name, config.weights_cache_dir, console);
   return files;
 }

@@ -15,7 +15,9 @@ namespace llmfp8 {
 // Throws Error as resolve_model and resolve_dataset do, Interrupted.
 std::filesystem::path fetch_model(const std::string& name, const std::string& cache_dir, Console& console,
                                   ModelParts parts = ModelParts::all);
-DatasetFiles fetch_dataset(const std::string& name, const std::string& split, const std::string& cache_dir, Console& console);
+// config: as DatasetOptions::config.
+DatasetFiles fetch_dataset(const std::string& name, const std::string& split, const std::string& config,
+                           const std::string& cache_dir, Console& console);
 
 struct RunFiles {
   std::filesystem::path model;

@@ -78,6 +78,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   inputs.tokenizer = std::make_unique<Tokenizer>(open_tokenizer(*inputs.model));
 
   DatasetOptions dataset_options;
+  dataset_options.config = config.dataset_config;
   dataset_options.text_field = config.dataset_text_field;
   dataset_options.num_of_samples = config.num_of_samples;
   inputs.dataset = std::make_unique<Dataset>(open_dataset(files.dataset, dataset_options));

@@ -42,10 +42,15 @@ TEST(SplitFiles, ShardsInData) {
 }
 
 TEST(SplitFiles, WordsInNames) {
-  const Splits by_folder = splits({"training/a.jsonl", "training/deep/b.jsonl", "my-test-set/c.jsonl", "dev/d.jsonl", "detrain/e.jsonl"});
-  EXPECT_EQ(by_folder, (Splits{{"train", {"training/a.jsonl", "training/deep/b.jsonl"}}, {"test", {"my-test-set/c.jsonl"}}, {"validation", {"dev/d.jsonl"}}}));
+  const Splits by_folder =
+      splits({"training/a.jsonl", "training/deep/b.jsonl", "my-test-set/c.jsonl", "dev/d.jsonl", "detrain/e.jsonl"});
+  EXPECT_EQ(by_folder, (Splits{{"train", {"training/a.jsonl", "training/deep/b.jsonl"}},
+                               {"test", {"my-test-set/c.jsonl"}},
+                               {"validation", {"dev/d.jsonl"}}}));
   const Splits by_file = splits({"x/gsm_train.jsonl", "x/gsm_eval.jsonl", "x/val.parquet", "x/trainer.jsonl"});
-  EXPECT_EQ(by_file, (Splits{{"train", {"x/gsm_train.jsonl"}}, {"test", {"x/gsm_eval.jsonl"}}, {"validation", {"x/val.parquet"}}}));
+  EXPECT_EQ(
+      by_file,
+      (Splits{{"train", {"x/gsm_train.jsonl"}}, {"test", {"x/gsm_eval.jsonl"}}, {"validation", {"x/val.parquet"}}}));
   EXPECT_EQ(splits({"x/a.jsonl", "x/b.jsonl", "x/c.txt"}), (Splits{{"train", {"x/a.jsonl", "x/b.jsonl"}}}));
   // A file of its own name stays a split of its own; the word finds it too.
   const Splits both = splits({"train_1M.jsonl", "train_2M.jsonl", "test.jsonl"});
@@ -56,15 +61,19 @@ TEST(SplitFiles, WordsInNames) {
 
 TEST(SplitFiles, FrontMatter) {
   const Files files = {"a/x.parquet", "a/deep/y.parquet", "b/z.parquet", "train.jsonl"};
-  const auto card = [](const std::string& data_files) { return "---\nconfigs:\n- config_name: default\n  data_files: " + data_files + "\n---\n"; };
+  const auto card = [](const std::string& data_files) {
+    return "---\nconfigs:\n- config_name: default\n  data_files: " + data_files + "\n---\n";
+  };
   EXPECT_EQ(splits(files, card("a/*.parquet")), (Splits{{"train", {"a/x.parquet"}}}));
   EXPECT_EQ(splits(files, card("a/**/*.parquet")), (Splits{{"train", {"a/deep/y.parquet", "a/x.parquet"}}}));
   EXPECT_EQ(splits(files, card("[a/x.parquet, b/*]")), (Splits{{"train", {"a/x.parquet", "b/z.parquet"}}}));
   EXPECT_EQ(splits(files, card("{test: ./b/z.parquet}")), (Splits{{"test", {"b/z.parquet"}}}));
   EXPECT_EQ(splits(files, card("[{split: one, path: a/x.parquet}, {split: two, path: [b/*]}]")),
             (Splits{{"one", {"a/x.parquet"}}, {"two", {"b/z.parquet"}}}));
-  EXPECT_EQ(splits(files, "---\nconfigs:\n- config_name: only\n  data_dir: b\n---\n").at("train"), Files{"b/z.parquet"});
-  EXPECT_NE(error_of([&] { splits(files, card("a/*"), "other"); }).find("no configuration \"other\""), std::string::npos);
+  EXPECT_EQ(splits(files, "---\nconfigs:\n- config_name: only\n  data_dir: b\n---\n").at("train"),
+            Files{"b/z.parquet"});
+  EXPECT_NE(error_of([&] { splits(files, card("a/*"), "other"); }).find("no configuration \"other\""),
+            std::string::npos);
   EXPECT_NE(error_of([&] { splits(files, "---\nconfigs: [\n---\n"); }).find("broken front matter"), std::string::npos);
 }
 
@@ -73,7 +82,8 @@ class DatasetSource : public ::testing::Test {
   DatasetSource() {
     hub_.set_environment();
     hub_.add("datasets/org/set/README.md",
-             "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n  - split: train_1M\n    path: data/train_1M-*\n---\n");
+             "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n  - "
+             "split: train_1M\n    path: data/train_1M-*\n---\n");
     for (const char* file : {"train-00000-of-00001", "train_1M-00000-of-00002", "train_1M-00001-of-00002"}) {
       hub_.add(std::string("datasets/org/set/data/") + file + ".jsonl", std::string("{\"text\": \"") + file + "\"}\n");
     }
@@ -110,11 +120,13 @@ TEST_F(DatasetSource, WithoutFrontMatter) {
   hub_.add("datasets/org/set/data/train_1M-00000-of-00002.csv", "a\n");
   EXPECT_EQ(get("train_1M").files.size(), 2u);
   hub_.add("datasets/org/csv/train.csv", "a\n");
-  EXPECT_NE(error_of([&] { resolve_dataset("org/csv", "train", "", options_); }).find("no .parquet or .jsonl files"), std::string::npos);
+  EXPECT_NE(error_of([&] { resolve_dataset("org/csv", "train", "", options_); }).find("no .parquet or .jsonl files"),
+            std::string::npos);
 }
 
 TEST_F(DatasetSource, GatedAndAbsent) {
-  EXPECT_NE(error_of([&] { resolve_dataset("org/none", "train", "", options_); }).find("dataset 'org/none' is not on"), std::string::npos);
+  EXPECT_NE(error_of([&] { resolve_dataset("org/none", "train", "", options_); }).find("dataset 'org/none' is not on"),
+            std::string::npos);
   hub_.faults({{"gated", 401}});
   EXPECT_NE(error("train").find("accept its licence at " + hub_.endpoint() + "/datasets/org/set"), std::string::npos);
 }
@@ -125,7 +137,8 @@ TEST_F(DatasetSource, PathsNeedNoHub) {
   hub_.add("../rows.jsonl", "{\"text\": \"a\"}\n");
   EXPECT_EQ(resolve_dataset(file.string(), "any", "", options_).files, std::vector<fs::path>{file});
   EXPECT_TRUE(hub_.log().empty());
-  EXPECT_NE(error_of([&] { resolve_dataset("no-such", "train", "", options_); }).find("neither a folder"), std::string::npos);
+  EXPECT_NE(error_of([&] { resolve_dataset("no-such", "train", "", options_); }).find("neither a folder"),
+            std::string::npos);
 }
 
 }  // namespace

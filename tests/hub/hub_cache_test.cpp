@@ -43,8 +43,8 @@ TEST_F(HubCache, PathsComeFirst) {
   EXPECT_EQ(model(root().string()), root());
   EXPECT_EQ(model((root() / "m.gguf").string()), root() / "m.gguf");
   EXPECT_EQ(find_local(RepoKind::dataset, (root() / "d.jsonl").string()), root() / "d.jsonl");
-  EXPECT_TRUE(contains(error_of([&] { model((root() / "d.jsonl").string()); }),
-                       "is a file; a folder or a .gguf file wanted"));
+  EXPECT_TRUE(
+      contains(error_of([&] { model((root() / "d.jsonl").string()); }), "is a file; a folder or a .gguf file wanted"));
   EXPECT_TRUE(contains(error_of([&] { model((root() / "no.gguf").string()); }), "does not exist"));
 }
 

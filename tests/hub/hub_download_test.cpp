@@ -25,7 +25,8 @@ using testing::error_of;
 using testing::FakeHub;
 using testing::noise;
 
-constexpr const char* kConfig = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 64,
+constexpr const char* kConfig =
+    R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 64,
   "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "rms_norm_eps": 1e-5})";
 
 class HubDownload : public ::testing::Test {
@@ -157,7 +158,8 @@ TEST_F(HubDownload, GoesOnWhereItWas) {
   expect_whole();
   bool resumed = false;
   for (const auto& line : hub_.log()) {
-    resumed = resumed || (line["server"] == "cdn" && line["range"].is_string() && !line["range"].get<std::string>().starts_with("bytes=0-"));
+    resumed = resumed || (line["server"] == "cdn" && line["range"].is_string() &&
+                          !line["range"].get<std::string>().starts_with("bytes=0-"));
   }
   EXPECT_TRUE(resumed);
 }
@@ -236,7 +238,8 @@ TEST_F(HubDownload, TheTokenStaysWithTheHub) {
 
 TEST_F(HubDownload, GatedNamesThePage) {
   hub_.faults({{"gated", 401}});
-  EXPECT_TRUE(contains(error(), "model 'org/name' is gated: accept its licence at " + hub_.endpoint() + "/org/name and set HF_TOKEN"));
+  EXPECT_TRUE(contains(
+      error(), "model 'org/name' is gated: accept its licence at " + hub_.endpoint() + "/org/name and set HF_TOKEN"));
   setenv("HF_TOKEN", "hf_secret", 1);
   hub_.faults({{"gated", 403}});
   EXPECT_TRUE(contains(error(), "the account of the token in HF_TOKEN has no access yet"));
@@ -250,7 +253,8 @@ TEST_F(HubDownload, WhatIsNotThere) {
   options_.revision = "main";
   hub_.add("models/org/gguf/config.json", kConfig);
   hub_.add("models/org/gguf/q4.gguf", "x");
-  EXPECT_TRUE(contains(error_of([&] { resolve_model("org/gguf", options_); }), "has no safetensors on the hub, but GGUF files"));
+  EXPECT_TRUE(contains(error_of([&] { resolve_model("org/gguf", options_); }),
+                       "has no safetensors on the hub, but GGUF files"));
   hub_.add("models/org/bert/config.json", R"({"model_type": "bert"})");
   hub_.add("models/org/bert/model.safetensors", "x");
   EXPECT_TRUE(contains(error_of([&] { resolve_model("org/bert", options_); }), "bert"));
@@ -344,7 +348,8 @@ TEST(HubHttp, Origins) {
   EXPECT_NE(origin_of("https://hub.example"), origin_of("https://hub.example:8443"));
   EXPECT_NE(origin_of("https://hub.example"), origin_of("https://hub.example.evil"));
   EXPECT_EQ(origin_of("https://hub.example@evil/"), "");
-  for (const char* url : {"file:///etc/passwd", "ftp://x", "x", "", "https://", "/path"}) EXPECT_EQ(origin_of(url), "") << url;
+  for (const char* url : {"file:///etc/passwd", "ftp://x", "x", "", "https://", "/path"})
+    EXPECT_EQ(origin_of(url), "") << url;
   EXPECT_EQ(origin_of("http://[::1]/"), "http://[::1]:80");
   EXPECT_EQ(url_quoted("a b/ü#?", true), "a%20b/%C3%BC%23%3F");
   EXPECT_EQ(url_quoted("refs/pr/1", false), "refs%2Fpr%2F1");

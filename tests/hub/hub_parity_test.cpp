@@ -26,7 +26,8 @@ class HubParity : public ::testing::Test {
   void SetUp() override {
     if (const std::string why = testing::why_python_lacks("huggingface_hub"); !why.empty()) GTEST_SKIP() << why;
     hub_.set_environment();
-    hub_.add("models/org/name/config.json", R"({"model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128,
+    hub_.add("models/org/name/config.json",
+             R"({"model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128,
       "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "rms_norm_eps": 1e-5})");
     hub_.add("models/org/name/tokenizer.json", "{}");
     hub_.add("models/org/name/model.safetensors", testing::noise(2'000'000));
@@ -38,12 +39,15 @@ class HubParity : public ::testing::Test {
 
   nlohmann::json python(const std::string& arguments) const {
     const fs::path out = hub_.path("out.json");
-    const std::string command = testing::test_python() + " '" + (testing::source_dir() / "tests/hub/use_huggingface_hub.py").string() + "' " +
+    const std::string command = testing::test_python() + " '" +
+                                (testing::source_dir() / "tests/hub/use_huggingface_hub.py").string() + "' " +
                                 arguments + " >'" + out.string() + "' 2>'" + out.string() + ".log'";
     EXPECT_EQ(std::system(command.c_str()), 0) << command;
     return testing::read_json(out);
   }
-  std::size_t bytes_requested() const { return hub_.count("GET", ".safetensors") + hub_.count("GET", ".parquet") + hub_.count("GET", "config.json"); }
+  std::size_t bytes_requested() const {
+    return hub_.count("GET", ".safetensors") + hub_.count("GET", ".parquet") + hub_.count("GET", "config.json");
+  }
 
   // Files with their SHA-256, links with what they say. Locks may or may not stay; trees/ keeps the hub's answers for later, which
   // is this package's own affair.
@@ -52,8 +56,10 @@ class HubParity : public ::testing::Test {
     for (const auto& entry : fs::recursive_directory_iterator(hub_.cache())) {
       const std::string name = entry.path().lexically_relative(hub_.cache()).string();
       if (name.starts_with(".locks") || name == "CACHEDIR.TAG" || name.find("/trees/") != std::string::npos) continue;
-      if (entry.is_symlink()) tree[name] = "-> " + fs::read_symlink(entry.path()).string();
-      else if (entry.is_regular_file()) tree[name] = sha256_of(read_text_file(entry.path()));
+      if (entry.is_symlink())
+        tree[name] = "-> " + fs::read_symlink(entry.path()).string();
+      else if (entry.is_regular_file())
+        tree[name] = sha256_of(read_text_file(entry.path()));
     }
     return tree;
   }

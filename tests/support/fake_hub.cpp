@@ -64,23 +64,20 @@ std::size_t FakeHub::count(const std::string& method, const std::string& path_en
 }
 
 std::map<std::string, std::string> FakeHub::environment() const {
-  return {{"HF_ENDPOINT", endpoint_},
-          {"HF_HUB_CACHE", cache().string()},
-          {"HF_HOME", path("home").string()},
-          {"HF_HUB_OFFLINE", ""},
-          {"TRANSFORMERS_OFFLINE", ""},
-          {"HF_TOKEN", ""},
-          {"HUGGING_FACE_HUB_TOKEN", ""},
-          {"HF_TOKEN_PATH", ""},
-          {"HF_HUB_DOWNLOAD_TIMEOUT", ""},
-          {"no_proxy", "127.0.0.1"},
+  return {{"HF_ENDPOINT", endpoint_},         {"HF_HUB_CACHE", cache().string()},
+          {"HF_HOME", path("home").string()}, {"HF_HUB_OFFLINE", ""},
+          {"TRANSFORMERS_OFFLINE", ""},       {"HF_TOKEN", ""},
+          {"HUGGING_FACE_HUB_TOKEN", ""},     {"HF_TOKEN_PATH", ""},
+          {"HF_HUB_DOWNLOAD_TIMEOUT", ""},    {"no_proxy", "127.0.0.1"},
           {"NO_PROXY", "127.0.0.1"}};
 }
 
 void FakeHub::set_environment() const {
   for (const auto& [name, value] : environment()) {
-    if (value.empty()) unsetenv(name.c_str());
-    else setenv(name.c_str(), value.c_str(), 1);
+    if (value.empty())
+      unsetenv(name.c_str());
+    else
+      setenv(name.c_str(), value.c_str(), 1);
   }
 }
 

@@ -72,7 +72,7 @@ void print_example(std::size_t number, std::size_t count, const AnswerRecord& be
 
 struct EvalFlags {
   ModelChoice model;
-  std::string dataset_name, split = "test", dataset_text_field = "text", out, loss_on = "all";
+  std::string dataset_name, dataset_config, split = "test", dataset_text_field = "text", out, loss_on = "all";
   std::int64_t num_of_samples = 0;
   bool held_out = false, loss = false, answers = true, json = false, quiet = false;
   std::int64_t max_seq_length = 1024, eval_batch_size = 8, eval_max_rows = 0;
@@ -94,6 +94,7 @@ void declare(FlagSet& flags, EvalFlags& given) {
              "a hub name, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
              "model was given, with its split and the rows that it held out");
   flags.text("split", "NAME", &given.split, "split of the data set");
+  flags.text("dataset_config", "NAME", &given.dataset_config, "configuration of the data set; without it, the default one");
   flags.text("dataset_text_field", "NAME", &given.dataset_text_field, "column of plain text");
   flags.whole("num_of_samples", {0}, &given.num_of_samples, "take the first N rows of the split; 0: all");
   flags.on_off("held_out", &given.held_out, "of these, only the 10 % that a training run holds out");
@@ -136,6 +137,7 @@ void take_defaults_of_run(FlagSet& flags, EvalFlags& given) {
     take("dataset_text_field", run.flag("dataset_text_field"));
     if (takes_rows) {
       take("dataset_name", run.flag("dataset_name"));
+      take("dataset_config", run.flag("dataset_config"));
       take("split", run.flag("split_name"));
       take("num_of_samples", run.flag("num_of_samples"));
       take("held_out", "true");
@@ -234,10 +236,11 @@ int run_eval(CommandArgs args) {
   check_together(flags, given);
   take_defaults_of_run(flags, given);
   DatasetOptions options;
+  options.config = given.dataset_config;
   options.text_field = given.dataset_text_field;
   options.num_of_samples = given.num_of_samples;
   Console console(given.console_options());
-  const Dataset dataset = open_dataset(fetch_dataset(given.dataset_name, given.split, given.model.weights_cache_dir, console), options);
+  const Dataset dataset = open_dataset(fetch_dataset(given.dataset_name, given.split, given.dataset_config, given.model.weights_cache_dir, console), options);
   std::vector<std::int64_t> rows;
   if (given.held_out) {
     rows = train_test_split(dataset.rows(), kHeldOutShare, kSplitSeed).test;

@@ -139,6 +139,7 @@ int run_doctor(CommandArgs args) {
       {"mxfp8", format(can.mxfp8)},
       {"cuda", cuda ? cuda->capabilities().device : "no: " + why_not},
       {"gpu sensors", nvml ? "NVML" : "no: " + no_nvml},
+      {"downloads", describe_downloads()},
       {"--use_wandb", "through " + wandb_python()},
   };
   for (const std::string& file : cuda_backend_files()) lines.emplace_back("cuda file", file);
