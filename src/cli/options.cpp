@@ -191,13 +191,15 @@ class Declarations {
 void declare_model_and_data(Declarations& d, bool multi) {
   d.group("Model and data");
   Option& model = d.text("model_name", "NAME", &RunConfig::model_name, "",
-                         "a hub name in the local cache, a folder or a .gguf file");
+                         "a hub name, a folder or a .gguf file");
   model.is_required = true;
   Option& dataset = d.text("dataset_name", "NAME", &RunConfig::dataset_name, "",
-                           "a hub name in the local cache, a folder, a .parquet or a .jsonl file");
+                           "a hub name, a folder, a .parquet or a .jsonl file");
   dataset.is_required = true;
   d.text("split_name", "NAME", &RunConfig::split_name, "train_1M",
          "split of the dataset: train_1M, train_2M, train_5M, train, test, …");
+  d.text("dataset_config", "NAME", &RunConfig::dataset_config, "",
+         "configuration of the dataset, where its card names several; without it, the default one");
   d.text("dataset_text_field", "NAME", &RunConfig::dataset_text_field, "text",
          "column of plain text, where the dataset has none of problem/generated_solution, messages, prompt/completion, "
          "question/answer");

@@ -28,6 +28,7 @@ struct RunConfig {
   // Model and data
   std::string model_name;
   std::string dataset_name;
+  std::string dataset_config;             // "": the data set's default
   std::string dataset_text_field;
   std::string split_name;
   std::int64_t num_of_samples = 0;        // 0: all rows

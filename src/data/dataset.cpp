@@ -323,35 +323,36 @@ std::vector<RawRow> DatasetStream::next(std::int64_t count) {
 std::vector<std::string> list_splits(const fs::path& path, const std::string& config) {
   if (!fs::is_directory(path)) return {path.stem().string()};
   std::vector<std::string> names;
-  for (const auto& [split, files] : find_split_files(path, config)) names.push_back(split);
+  for (const auto& [split, files] : split_files(list_folder(path), config)) names.push_back(split);
   return names;
 }
 
-Dataset open_dataset(const fs::path& path, const std::string& split_name, const DatasetOptions& options) {
+DatasetFiles find_dataset_files(const fs::path& path, const std::string& split_name, const std::string& config) {
   CHECK(fs::exists(path), "dataset {}: no such file or folder", path.string());
+  DatasetFiles found{path.string(), split_name, {path}};
+  if (!fs::is_directory(path)) return found;
+  found.files.clear();
+  for (const std::string& file : files_of_split(list_folder(path), config, split_name)) found.files.push_back(path / file);
+  return found;
+}
+
+Dataset open_dataset(const fs::path& path, const std::string& split_name, const DatasetOptions& options) {
+  return open_dataset(find_dataset_files(path, split_name, options.config), options);
+}
+
+Dataset open_dataset(const DatasetFiles& found, const DatasetOptions& options) {
   CHECK(options.num_of_samples >= 0, "num_of_samples is {}; it must not be negative", options.num_of_samples);
   auto impl = std::make_unique<Dataset::Impl>();
   impl->options = options;
-  impl->split_name = split_name;
-  if (fs::is_directory(path)) {
-    const auto splits = find_split_files(path, options.config);
-    const auto found = splits.find(split_name);
-    if (found == splits.end()) {
-      std::vector<std::string> names;
-      for (const auto& [name, files] : splits) names.push_back(name);
-      fail("dataset {}: no split \"{}\"; it has {}", path.string(), split_name, fmt::join(names, ", "));
-    }
-    impl->files = found->second;
-  } else {
-    impl->files = {path};
-  }
+  impl->split_name = found.split;
+  impl->files = found.files;
   for (const fs::path& file : impl->files) {
     Source source = open_source(file);
     source.first_row = impl->rows;
     impl->rows += source.rows;
     if (source.rows > 0) impl->sources.push_back(std::move(source));
   }
-  CHECK(impl->rows > 0, "dataset {}: split \"{}\" has no rows", path.string(), split_name);
+  CHECK(impl->rows > 0, "dataset {}: split \"{}\" has no rows", found.origin, found.split);
   impl->columns = columns_of(impl->sources.front());
   impl->format = detect_format(impl->columns, options.text_field, impl->sources.front().path.string());
   impl->needed = columns_of(impl->format, options.text_field);

@@ -56,6 +56,8 @@ struct DatasetOptions {
   std::string system_text = kMathSystemText;
 };
 
+struct DatasetFiles;
+
 class Dataset {
  public:
   std::int64_t rows() const;
@@ -79,7 +81,7 @@ class Dataset {
 
  private:
   friend class DatasetStream;
-  friend Dataset open_dataset(const std::filesystem::path&, const std::string&, const DatasetOptions&);
+  friend Dataset open_dataset(const DatasetFiles&, const DatasetOptions&);
   struct Impl;
   explicit Dataset(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
@@ -99,11 +101,24 @@ class DatasetStream {
   std::unique_ptr<Impl> impl_;
 };
 
+// The files of a split, found and on this machine.
+struct DatasetFiles {
+  std::string origin;  // for messages: a path or a hub name
+  std::string split;
+  std::vector<std::filesystem::path> files;
+};
+
+// Throws Error: no known columns (names those found), no rows.
+Dataset open_dataset(const DatasetFiles& found, const DatasetOptions& options);
+
 // path: a folder in the hub's layout (README.md with data_files, or data/<split>-00000-of-0000N.parquet, or such files at
 // the top), or one .parquet or .jsonl file, all of whose rows are the split whatever its name.
 // Throws Error: no such path, a split that is not there (names those that are), a missing shard, no known columns (names
 // those found), no rows.
 Dataset open_dataset(const std::filesystem::path& path, const std::string& split_name, const DatasetOptions& options);
+
+// The part of it that looks for the files.
+DatasetFiles find_dataset_files(const std::filesystem::path& path, const std::string& split_name, const std::string& config);
 
 // The splits that a folder or file has, sorted.
 std::vector<std::string> list_splits(const std::filesystem::path& path, const std::string& config = "");

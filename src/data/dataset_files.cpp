@@ -1,16 +1,15 @@
-// The hub's two ways to lay out splits: patterns in the README's front matter, else names of files. Called by dataset.
+// The hub's two ways to lay out splits: patterns in the README's front matter, else names of files and folders.
 #include "data/dataset_files.h"
 
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <regex>
 
 #include <yaml-cpp/yaml.h>
 
 #include "core/error.h"
+#include "hub/file_io.h"
 
 namespace llmfp8 {
 
@@ -18,7 +17,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using SplitFiles = std::map<std::string, std::vector<fs::path>>;
+using SplitFiles = std::map<std::string, std::vector<std::string>>;
 
 constexpr std::size_t kMaxFiles = 100000;
 
@@ -42,10 +41,13 @@ std::vector<std::string> relative_files(const fs::path& folder) {
 
 std::string joined(const std::vector<std::string>& names) { return fmt::format("{}", fmt::join(names, ", ")); }
 
-// "data/**" reaches into folders, "data/*" does not.
-bool matches(const std::string& pattern, const std::string& file) {
-  const bool deep = pattern.find("**") != std::string::npos;
-  return fnmatch(pattern.c_str(), file.c_str(), deep ? 0 : FNM_PATHNAME) == 0;
+// "data/**" reaches into folders, "data/*" does not; "data/**/x" takes data/x too.
+bool matches(std::string pattern, const std::string& file) {
+  if (pattern.starts_with("./")) pattern = pattern.substr(2);
+  const std::size_t deep = pattern.find("**");
+  if (fnmatch(pattern.c_str(), file.c_str(), deep == std::string::npos ? FNM_PATHNAME : 0) == 0) return true;
+  const std::size_t folders = pattern.find("**/");
+  return folders != std::string::npos && matches(pattern.substr(0, folders) + pattern.substr(folders + 3), file);
 }
 
 void add_pattern(const std::string& pattern, const std::vector<std::string>& files, std::vector<std::string>& out) {
@@ -88,33 +90,9 @@ YAML::Node choose_config(const YAML::Node& configs, const std::string& wanted, c
   }
   if (!chosen.IsMap())
     fail("{}: {}; it has the configurations {}", readme,
-         wanted.empty() ? std::string("several configurations and none is the default") : "no configuration \"" + wanted + "\"",
+         wanted.empty() ? std::string("several configurations and none is the default; --dataset_config names one") : "no configuration \"" + wanted + "\"",
          joined(names));
   return chosen;
-}
-
-// Splits by the front matter; empty if it names no data files.
-SplitFiles splits_by_front_matter(const fs::path& folder, const std::string& config, const std::vector<std::string>& files) {
-  const fs::path readme = folder / "README.md";
-  std::ifstream in(readme, std::ios::binary);
-  if (!in) return {};
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  SplitFiles splits;
-  try {
-    const YAML::Node root = YAML::Load(front_matter(text));
-    if (!root.IsMap() || !root["configs"] || !root["configs"].IsSequence() || root["configs"].size() == 0) return {};
-    const YAML::Node chosen = choose_config(root["configs"], config, readme.string());
-    if (!chosen["data_files"]) return {};
-    for (const auto& [split, patterns] : split_patterns(chosen["data_files"])) {
-      std::vector<std::string> found;
-      for (const std::string& pattern : patterns) add_pattern(pattern, files, found);
-      // A split that was not downloaded is not there.
-      for (const std::string& file : found) splits[split].push_back(folder / file);
-    }
-  } catch (const YAML::Exception& error) {
-    fail("{}: broken front matter, line {}: {}", readme.string(), error.mark.line + 1, error.msg);
-  }
-  return splits;
 }
 
 const std::regex& shard_pattern() {
@@ -122,28 +100,95 @@ const std::regex& shard_pattern() {
   return pattern;
 }
 
-SplitFiles splits_by_name(const fs::path& folder, const std::vector<std::string>& files) {
+// What `datasets` takes for a split: one of these words in a file's or folder's name, with nothing but - . _ blanks and digits
+// around it.
+const std::vector<std::pair<std::string, std::regex>>& split_words() {
+  static const auto pattern = [](const char* words) { return std::regex(fmt::format("(^|.*[-._ 0-9])({})($|[-._ 0-9].*)", words)); };
+  static const std::vector<std::pair<std::string, std::regex>> words = {
+      {"train", pattern("train|training")}, {"validation", pattern("validation|valid|dev|val")}, {"test", pattern("test|testing|eval|evaluation")}};
+  return words;
+}
+
+enum class Named { folder, file };
+
+SplitFiles splits_by_words(const std::vector<std::string>& files, Named which) {
   SplitFiles splits;
+  for (const std::string& file : files) {
+    const fs::path path(file);
+    std::vector<std::string> names;
+    if (which == Named::file) names.push_back(path.filename().string());
+    else for (const fs::path& part : path.parent_path()) names.push_back(part.string());
+    for (const auto& [split, pattern] : split_words()) {
+      const bool named = std::any_of(names.begin(), names.end(), [&p = pattern](const std::string& name) { return std::regex_match(name, p); });
+      if (named) splits[split].push_back(file);
+    }
+  }
+  return splits;
+}
+
+// Every name before "-00000-of-00002" or a number is a split. Where there is no data/<split>-00000-of-00001, so are the words of
+// `datasets`, first of folders, else of files, else everything is "train".
+SplitFiles splits_by_name(const std::vector<std::string>& all_files) {
+  std::vector<std::string> files;
+  std::copy_if(all_files.begin(), all_files.end(), std::back_inserter(files), [](const std::string& file) { return is_data_file(file); });
+  SplitFiles splits;
+  bool is_sharded = false;
   static const std::regex numbered("(.+?)[-_.]\\d+");
   for (const std::string& file : files) {
     const fs::path path(file);
-    if (!is_data_file(path) || (path.has_parent_path() && path.parent_path() != "data")) continue;
+    if (path.has_parent_path() && path.parent_path() != "data") continue;
     const std::string stem = path.stem().string();
     std::smatch parts;
-    const bool matched = std::regex_match(stem, parts, shard_pattern()) || std::regex_match(stem, parts, numbered);
-    splits[matched ? parts[1].str() : stem].push_back(folder / path);
+    const bool is_shard = std::regex_match(stem, parts, shard_pattern());
+    is_sharded = is_sharded || (is_shard && path.has_parent_path());
+    splits[is_shard || std::regex_match(stem, parts, numbered) ? parts[1].str() : stem].push_back(file);
+  }
+  if (is_sharded || files.empty()) return splits;
+  SplitFiles words = splits_by_words(files, Named::folder);
+  if (words.empty()) words = splits_by_words(files, Named::file);
+  if (words.empty()) words["train"] = files;
+  splits.merge(words);  // what is there already stays
+  return splits;
+}
+
+// Splits by the front matter; empty if it names no data files.
+SplitFiles splits_by_front_matter(const DatasetListing& listing, const std::string& config) {
+  const std::string readme = listing.origin + "/README.md";
+  SplitFiles splits;
+  try {
+    const YAML::Node root = YAML::Load(front_matter(listing.readme));
+    if (!root.IsMap() || !root["configs"] || !root["configs"].IsSequence() || root["configs"].size() == 0) return {};
+    const YAML::Node chosen = choose_config(root["configs"], config, readme);
+    if (chosen["data_dir"] && !chosen["data_files"]) {
+      std::vector<std::string> inside;
+      const std::string folder = fs::path(chosen["data_dir"].as<std::string>()).lexically_normal().generic_string() + "/";
+      for (const std::string& file : listing.files)
+        if (file.starts_with(folder)) inside.push_back(file.substr(folder.size()));
+      for (auto& [split, files] : splits_by_name(inside))
+        for (const std::string& file : files) splits[split].push_back(folder + file);
+      return splits;
+    }
+    if (!chosen["data_files"]) return {};
+    for (const auto& [split, patterns] : split_patterns(chosen["data_files"])) {
+      std::vector<std::string> found;
+      for (const std::string& pattern : patterns) add_pattern(pattern, listing.files, found);
+      if (!found.empty()) splits[split] = std::move(found);  // a split that was not downloaded is not there
+    }
+  } catch (const YAML::Exception& error) {
+    fail("{}: broken front matter, line {}: {}", readme, error.mark.line + 1, error.msg);
   }
   return splits;
 }
 
 // A download that was cut short would silently be a smaller data set.
-void check_shards(const std::vector<fs::path>& files) {
+void check_shards(const std::vector<std::string>& files, const std::string& origin) {
   std::map<std::string, std::pair<std::size_t, std::vector<std::size_t>>> shards;  // stem → of how many, which are there
-  for (const fs::path& file : files) {
+  for (const std::string& name : files) {
+    const fs::path file(name);
     const std::string stem = file.stem().string();
     std::smatch parts;
     if (!std::regex_match(stem, parts, shard_pattern())) continue;
-    auto& [count, present] = shards[(file.parent_path() / parts[1].str()).string() + "|" + parts[3].str()];
+    auto& [count, present] = shards[(origin / file.parent_path() / parts[1].str()).string() + "|" + parts[3].str()];
     count = std::stoul(parts[3]);
     present.push_back(std::stoul(parts[2]));
   }
@@ -164,21 +209,37 @@ std::string front_matter(const std::string& readme) {
   return end == std::string::npos ? "" : readme.substr(start, end + 1 - start);
 }
 
-SplitFiles find_split_files(const fs::path& folder, const std::string& config) {
-  const std::vector<std::string> files = relative_files(folder);
-  SplitFiles splits = splits_by_front_matter(folder, config, files);
-  if (splits.empty()) splits = splits_by_name(folder, files);
+SplitFiles split_files(const DatasetListing& listing, const std::string& config) {
+  SplitFiles splits = splits_by_front_matter(listing, config);
+  if (splits.empty()) splits = splits_by_name(listing.files);
   if (splits.empty()) {
+    const std::vector<std::string>& files = listing.files;
     std::vector<std::string> some(files.begin(), files.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(5, files.size())));
-    fail("{}: no .parquet or .jsonl files of a data set (found: {})", folder.string(), some.empty() ? "nothing" : joined(some));
-  }
-  for (const auto& [split, split_files] : splits) {
-    for (const fs::path& file : split_files)
-      CHECK(is_data_file(file), "{}: a {} file; .parquet and .jsonl can be read", file.string(),
-            file.extension().empty() ? "nameless" : file.extension().string());
-    check_shards(split_files);
+    fail("{}: no .parquet or .jsonl files of a data set (found: {})", listing.origin, some.empty() ? "nothing" : joined(some));
   }
   return splits;
+}
+
+std::vector<std::string> files_of_split(const DatasetListing& listing, const std::string& config, const std::string& split) {
+  const SplitFiles splits = split_files(listing, config);
+  const auto found = splits.find(split);
+  if (found == splits.end()) {
+    std::vector<std::string> names;
+    for (const auto& [name, files] : splits) names.push_back(name);
+    fail("dataset {}: no split \"{}\"; it has {}", listing.origin, split, joined(names));
+  }
+  for (const std::string& file : found->second)
+    CHECK(is_data_file(file), "{}/{}: a {} file; .parquet and .jsonl can be read", listing.origin, file,
+          fs::path(file).extension().empty() ? "nameless" : fs::path(file).extension().string());
+  check_shards(found->second, listing.origin);
+  return found->second;
+}
+
+DatasetListing list_folder(const fs::path& folder) {
+  DatasetListing listing{folder.string(), relative_files(folder), {}};
+  std::error_code ignored;
+  if (fs::is_regular_file(folder / "README.md", ignored)) listing.readme = read_text_file(folder / "README.md");
+  return listing;
 }
 
 }  // namespace llmfp8

@@ -1,11 +1,17 @@
-// The layout of huggingface_hub's cache: models--org--name/refs/main holds a hash, snapshots/<hash> the files.
+// refs/main holds a commit, snapshots/<commit> links to blobs/<etag>, .locks/<repository>/<etag>.lock guards one download.
 #include "hub/hub_cache.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
-#include <optional>
-#include <vector>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
 
 #include "core/error.h"
 #include "hub/file_io.h"
@@ -14,84 +20,51 @@ namespace llmfp8 {
 namespace fs = std::filesystem;
 namespace {
 
-struct Kind {
-  const char* flag;
-  const char* noun;
-  const char* prefix;
-  std::vector<std::string> extensions;  // of the files that may be named directly
-};
-
-const Kind& model_kind() {
-  static const Kind kind{"--model_name", "model", "models--", {".gguf"}};
-  return kind;
+std::string folder_name(const HubRepo& repo) {
+  std::string name = (repo.kind == RepoKind::model ? "models--" : "datasets--") + repo.name;
+  name.replace(name.find('/'), 1, "--");
+  return name;
 }
 
-const Kind& dataset_kind() {
-  static const Kind kind{"--dataset_name", "dataset", "datasets--", {".parquet", ".jsonl"}};
-  return kind;
-}
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-std::vector<fs::path> cache_folders(const std::string& cache_dir) {
-  std::vector<fs::path> folders;
-  if (!cache_dir.empty()) folders.emplace_back(cache_dir);
-  if (const std::string hub = environment("HF_HUB_CACHE"); !hub.empty()) {
-    folders.emplace_back(hub);
-  } else if (const std::string home = environment("HF_HOME"); !home.empty()) {
-    folders.push_back(fs::path(home) / "hub");
-  } else if (const std::string cache = environment("XDG_CACHE_HOME"); !cache.empty()) {
-    folders.push_back(fs::path(cache) / "huggingface" / "hub");
-  } else if (const std::string user = environment("HOME"); !user.empty()) {
-    folders.push_back(fs::path(user) / ".cache" / "huggingface" / "hub");
-  }
-  return folders;
-}
-
-// org/name of letters, digits, '.', '_' and '-', without "..": what the hub allows, and nothing that leaves the cache.
-bool is_hub_name(const std::string& name) {
-  const std::size_t slash = name.find('/');
-  if (slash == std::string::npos || slash == 0 || slash + 1 == name.size() || name.size() > 200) return false;
-  if (name.find('/', slash + 1) != std::string::npos || name.find("..") != std::string::npos) return false;
-  if (name[0] == '.' || name[slash + 1] == '.') return false;
-  return std::all_of(name.begin(), name.end(),
-                     [](unsigned char c) { return std::isalnum(c) || c == '.' || c == '_' || c == '-' || c == '/'; });
-}
-
-// The hub answers to both spellings of this one.
-std::vector<std::string> spellings(const std::string& name) {
-  const std::string org = "meta-llama/";
-  const std::string plain = org + "Llama-3.1-";
-  const std::string meta = org + "Meta-Llama-3.1-";
-  if (name.starts_with(plain)) return {name, meta + name.substr(plain.size())};
-  if (name.starts_with(meta)) return {name, plain + name.substr(meta.size())};
-  return {name};
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  CHECK(!error, "{}: cannot be made: {}", folder.string(), error.message());
 }
 
 std::string trimmed(std::string text) {
-  const auto blank = [](unsigned char c) { return std::isspace(c) != 0; };
-  while (!text.empty() && blank(static_cast<unsigned char>(text.back()))) text.pop_back();
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
   return text;
 }
 
-std::optional<fs::path> find_snapshot(const fs::path& repository, const Kind& kind) {
+bool is_plain(const std::string& hash) {
+  return !hash.empty() && std::all_of(hash.begin(), hash.end(), [](unsigned char c) { return std::isalnum(c); });
+}
+
+}  // namespace
+
+RepoCache::RepoCache(fs::path cache, const HubRepo& repo)
+    : cache_(std::move(cache)), folder_(cache_ / folder_name(repo)), noun_(repo.noun()) {}
+
+fs::path RepoCache::lock(const std::string& etag) const {
+  return cache_ / ".locks" / folder_.filename() / (etag + ".lock");
+}
+
+std::optional<fs::path> RepoCache::find_snapshot(const std::string& revision) const {
   std::error_code ignored;
-  const fs::path snapshots = repository / "snapshots";
+  const fs::path snapshots = folder_ / "snapshots";
   if (!fs::is_directory(snapshots, ignored)) return std::nullopt;
-  const fs::path ref = repository / "refs" / "main";
-  if (fs::is_regular_file(ref, ignored)) {
+  if (is_plain(revision) && fs::is_directory(snapshots / revision, ignored)) return snapshots / revision;
+  const fs::path ref = folder_ / "refs" / revision;
+  if (is_safe_repo_path(revision) && fs::is_regular_file(ref, ignored)) {
     const std::string hash = trimmed(read_text_file(ref, 4096));
-    const bool plain =
-        !hash.empty() && std::all_of(hash.begin(), hash.end(), [](unsigned char c) { return std::isalnum(c); });
-    CHECK(plain, "'{}' holds '{}', a commit hash wanted", ref.string(), hash.substr(0, 80));
-    const fs::path snapshot = snapshots / hash;
-    CHECK(fs::is_directory(snapshot, ignored), "{} '{}' is not completely in the cache: '{}' is missing", kind.noun,
-          repository.filename().string(), snapshot.string());
-    return snapshot;
+    CHECK(is_plain(hash), "'{}' holds '{}', a commit hash wanted", ref.string(), hash.substr(0, 80));
+    const fs::path found = snapshots / hash;
+    CHECK(fs::is_directory(found, ignored), "{} '{}' is not completely in the cache: '{}' is missing", noun_,
+          folder_.filename().string(), found.string());
+    return found;
   }
+  if (revision != "main") return std::nullopt;
   std::vector<fs::path> found;
   for (const fs::directory_entry& entry : fs::directory_iterator(snapshots, ignored)) {
     if (entry.is_directory(ignored)) found.push_back(entry.path());
@@ -102,49 +75,70 @@ std::optional<fs::path> find_snapshot(const fs::path& repository, const Kind& ki
   return found[0];
 }
 
-fs::path resolve(const std::string& name, const std::string& cache_dir, const Kind& kind) {
-  CHECK(!name.empty() && name.find('\0') == std::string::npos, "{} is empty", kind.flag);
+void RepoCache::write_ref(const std::string& revision, const std::string& commit) const {
+  if (revision == commit || !is_safe_repo_path(revision)) return;
+  const fs::path ref = folder_ / "refs" / revision;
   std::error_code ignored;
-  const fs::path path(name);
-  if (fs::is_directory(path, ignored)) return path;
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  const bool named_file = std::find(kind.extensions.begin(), kind.extensions.end(), extension) != kind.extensions.end();
-  if (fs::exists(path, ignored)) {
-    if (!named_file)
-      fail_usage("{} '{}' is a file; a folder or a {} file wanted", kind.flag, name,
-                 fmt::join(kind.extensions, " or "));
-    return path;
-  }
-  if (named_file) fail("{} '{}' does not exist", kind.flag, name);
-  if (!is_hub_name(name)) {
-    fail_usage("{} '{}' is neither a folder, nor a {} file, nor a hub name like org/name", kind.flag, name,
-               fmt::join(kind.extensions, " or "));
-  }
-  std::string looked;
-  for (const fs::path& cache : cache_folders(cache_dir)) {
-    for (const std::string& spelling : spellings(name)) {
-      std::string folder = kind.prefix + spelling;
-      folder.replace(folder.find('/'), 1, "--");
-      if (const std::optional<fs::path> snapshot = find_snapshot(cache / folder, kind)) return *snapshot;
+  if (fs::is_regular_file(ref, ignored) && read_text_file(ref, 4096) == commit) return;
+  make_folder(ref.parent_path());
+  write_file_atomically(ref, commit);
+}
+
+void RepoCache::link(const std::string& commit, const std::string& path, const std::string& etag) const {
+  const fs::path pointer = snapshot(commit) / path;
+  const fs::path target = blob(etag).lexically_relative(pointer.parent_path());
+  std::error_code error;
+  if (fs::is_symlink(pointer, error) && fs::read_symlink(pointer, error) == target) return;
+  make_folder(pointer.parent_path());
+  const fs::path temporary = pointer.string() + ".tmp." + std::to_string(::getpid());
+  fs::remove(temporary, error);
+  fs::create_symlink(target, temporary, error);
+  CHECK(!error, "{}: no link can be made there: {}", pointer.string(), error.message());
+  fs::rename(temporary, pointer, error);
+  CHECK(!error, "{}: cannot be written: {}", pointer.string(), error.message());
+}
+
+CacheLock::CacheLock(const fs::path& file, const std::function<void()>& waiting) {
+  make_folder(file.parent_path());
+  while (true) {
+    fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0664);
+    CHECK(fd_ >= 0, "{}: cannot be opened: {}", file.string(), std::strerror(errno));
+    while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+      // A file system without locks: the rename of a finished file keeps the cache whole anyway.
+      if (errno != EWOULDBLOCK && errno != EINTR) return;
+      try {
+        waiting();
+      } catch (...) {
+        ::close(fd_);
+        throw;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
-    looked += (looked.empty() ? "'" : ", '") + cache.string() + "'";
+    struct stat held = {}, named = {};
+    const bool same = ::fstat(fd_, &held) == 0 && ::stat(file.c_str(), &named) == 0 && held.st_ino == named.st_ino;
+    if (same) return;
+    ::close(fd_);  // its last holder removed it: a lock that nobody else finds
   }
-  fail(
-      "{} '{}' is not in the local Hugging Face cache (looked in {}); downloading is not built yet: give a folder with "
-      "{} <path>",
-      kind.noun, name, looked.empty() ? "no folder, HOME is not set" : looked, kind.flag);
 }
 
-}  // namespace
-
-fs::path resolve_model(const std::string& name, const std::string& cache_dir) {
-  return resolve(name, cache_dir, model_kind());
+CacheLock::~CacheLock() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
-fs::path resolve_dataset(const std::string& name, const std::string& cache_dir) {
-  return resolve(name, cache_dir, dataset_kind());
+std::vector<fs::path> cache_folders(const std::string& cache_dir, const HubEnvironment& hub) {
+  std::vector<fs::path> folders;
+  if (!cache_dir.empty()) folders.emplace_back(cache_dir);
+  if (!hub.cache.empty()) folders.push_back(hub.cache);
+  return folders;
+}
+
+std::vector<std::string> spellings(const std::string& name) {
+  const std::string org = "meta-llama/";
+  const std::string plain = org + "Llama-3.1-";
+  const std::string meta = org + "Meta-Llama-3.1-";
+  if (name.starts_with(plain)) return {name, meta + name.substr(plain.size())};
+  if (name.starts_with(meta)) return {name, plain + name.substr(meta.size())};
+  return {name};
 }
 
 }  // namespace llmfp8

@@ -36,6 +36,7 @@ constexpr ResumeSetting kFlags[] = {
     {"model_name", ResumeRule::open},
     {"dataset_name", ResumeRule::open},
     {"dataset_text_field", ResumeRule::open},
+    {"dataset_config", ResumeRule::same, kOtherRows},
     {"split_name", ResumeRule::same, kOtherRows},
     {"num_of_samples", ResumeRule::same, kOtherRows},
     {"max_seq_length", ResumeRule::same, kOtherRows},

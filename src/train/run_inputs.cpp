@@ -5,7 +5,7 @@
 
 #include "core/log.h"
 #include "core/user_cache.h"
-#include "hub/hub_cache.h"
+#include "train/downloads.h"
 #include "train/interrupt.h"
 
 namespace llmfp8 {
@@ -73,13 +73,15 @@ Tokenizer open_tokenizer(const WeightSource& model) {
 
 RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   RunInputs inputs;
-  inputs.model = open_model(resolve_model(config.model_name, config.weights_cache_dir));
+  const RunFiles files = fetch_run_files(config, console);
+  inputs.model = open_model(files.model);
   inputs.tokenizer = std::make_unique<Tokenizer>(open_tokenizer(*inputs.model));
 
   DatasetOptions dataset_options;
+  dataset_options.config = config.dataset_config;
   dataset_options.text_field = config.dataset_text_field;
   dataset_options.num_of_samples = config.num_of_samples;
-  inputs.dataset = std::make_unique<Dataset>(open_dataset(resolve_dataset(config.dataset_name, config.weights_cache_dir), config.split_name, dataset_options));
+  inputs.dataset = std::make_unique<Dataset>(open_dataset(files.dataset, dataset_options));
   CHECK(inputs.dataset->rows() >= 2, "--dataset_name {}: split {} has {} row, at least 2 are wanted (one is held out)",
         config.dataset_name, config.split_name, inputs.dataset->rows());
 

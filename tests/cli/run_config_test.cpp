@@ -257,7 +257,7 @@ TEST(Errors, OneLineThatNamesFlagFoundAndWanted) {
   EXPECT_EQ(error_of({"--model_name", "m", "--dataset_name", "d", "--output_dir", ""}),
             "--output_dir \"\": wanted a value that is not empty");
   EXPECT_EQ(error_of({"--dataset_name", "d"}),
-            "--model_name is missing: a hub name in the local cache, a folder or a .gguf file");
+            "--model_name is missing: a hub name, a folder or a .gguf file");
   EXPECT_EQ(error_of({"--batch_size", "1\n\x1b[2J"}), "--batch_size 1??[2J: wanted a whole number from 1 to 1048576");
   EXPECT_NE(error_of({"--model_name", "m"}).find("--dataset_name is missing"), std::string::npos);
   EXPECT_EQ(error_with("--gradient_checkpointing --recompute mlp"),

@@ -35,9 +35,10 @@ std::string read_all(const std::filesystem::path& path) {
   dup2(err, 2);
   // Waiting threads that spin would take the cores of the tests beside this one.
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  // No model of this machine may be found by its hub name.
+  // No model of this machine may be found by its hub name, and none downloaded.
   setenv("LLMFP8_CACHE_DIR", (folder / "cache").c_str(), 1);
   setenv("HF_HUB_CACHE", (folder / "hub").c_str(), 1);
+  setenv("HF_HUB_OFFLINE", "1", 1);
   for (const char* launcher : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS"})
     unsetenv(launcher);
   for (const auto& [name, value] : options.environment) {

@@ -18,10 +18,10 @@
 #include "cli/commands/recorded_run.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "hub/hub_cache.h"
 #include "report/console.h"
 #include "report/text_table.h"
 #include "train/answer_eval.h"
+#include "train/downloads.h"
 #include "train/generation_progress.h"
 #include "train/run_inputs.h"
 
@@ -72,7 +72,7 @@ void print_example(std::size_t number, std::size_t count, const AnswerRecord& be
 
 struct EvalFlags {
   ModelChoice model;
-  std::string dataset_name, split = "test", dataset_text_field = "text", out, loss_on = "all";
+  std::string dataset_name, dataset_config, split = "test", dataset_text_field = "text", out, loss_on = "all";
   std::int64_t num_of_samples = 0;
   bool held_out = false, loss = false, answers = true, json = false, quiet = false;
   std::int64_t max_seq_length = 1024, eval_batch_size = 8, eval_max_rows = 0;
@@ -91,9 +91,10 @@ constexpr const char* kOfAnswers[] = {"rows", "max_new_tokens", "batch_size", "o
 void declare(FlagSet& flags, EvalFlags& given) {
   declare_model_flags(flags, given.model);
   flags.text("dataset_name", "NAME", &given.dataset_name,
-             "a hub name in the local cache, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
+             "a hub name, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
              "model was given, with its split and the rows that it held out");
   flags.text("split", "NAME", &given.split, "split of the data set");
+  flags.text("dataset_config", "NAME", &given.dataset_config, "configuration of the data set; without it, the default one");
   flags.text("dataset_text_field", "NAME", &given.dataset_text_field, "column of plain text");
   flags.whole("num_of_samples", {0}, &given.num_of_samples, "take the first N rows of the split; 0: all");
   flags.on_off("held_out", &given.held_out, "of these, only the 10 % that a training run holds out");
@@ -123,7 +124,7 @@ void check_together(const FlagSet& flags, EvalFlags& given) {
 
 // What the run that wrote the model was given stands where nothing was typed; a data set that was typed has its own split.
 void take_defaults_of_run(FlagSet& flags, EvalFlags& given) {
-  const RecordedRun run = recorded_run(resolve_model(given.model.model, given.model.weights_cache_dir));
+  const RecordedRun run = recorded_run(find_local(RepoKind::model, given.model.model).value_or(std::filesystem::path()));
   std::vector<std::string> taken;
   const auto take = [&](const char* name, const std::string& value) {
     if (!value.empty() && flags.take_default(name, value)) taken.push_back(value == "true" ? fmt::format("--{}", name) : fmt::format("--{} {}", name, value));
@@ -137,6 +138,7 @@ void take_defaults_of_run(FlagSet& flags, EvalFlags& given) {
     take("dataset_text_field", run.flag("dataset_text_field"));
     if (takes_rows) {
       take("dataset_name", run.flag("dataset_name"));
+      take("dataset_config", run.flag("dataset_config"));
       take("split", run.flag("split_name"));
       take("num_of_samples", run.flag("num_of_samples"));
       take("held_out", "true");
@@ -235,10 +237,11 @@ int run_eval(CommandArgs args) {
   check_together(flags, given);
   take_defaults_of_run(flags, given);
   DatasetOptions options;
+  options.config = given.dataset_config;
   options.text_field = given.dataset_text_field;
   options.num_of_samples = given.num_of_samples;
-  const Dataset dataset =
-      open_dataset(resolve_dataset(given.dataset_name, given.model.weights_cache_dir), given.split, options);
+  Console console(given.console_options());
+  const Dataset dataset = open_dataset(fetch_dataset(given.dataset_name, given.split, given.dataset_config, given.model.weights_cache_dir, console), options);
   std::vector<std::int64_t> rows;
   if (given.held_out) {
     rows = train_test_split(dataset.rows(), kHeldOutShare, kSplitSeed).test;

@@ -13,10 +13,10 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "data/parquet.h"
-#include "hub/hub_cache.h"
 #include "params/weight_table.h"
 #include "report/hardware_source.h"
 #include "report/wandb_sink.h"
+#include "train/downloads.h"
 
 namespace llmfp8 {
 namespace {
@@ -99,12 +99,13 @@ int run_info(CommandArgs args) {
   std::string model, weights_cache_dir;
   bool json = false;
   FlagSet flags("info", "what a model is made of; every weight's name and shape is checked", "MODEL [flags]");
-  flags.positional("MODEL", &model, "a hub name in the local cache, a folder or a .gguf file");
+  flags.positional("MODEL", &model, "a hub name, a folder or a .gguf file");
   flags.text("weights_cache_dir", "DIR", &weights_cache_dir,
              "folder of downloaded models; without it, the hub's default");
   flags.on_off("json", &json, "one JSON object");
   if (!flags.parse(args)) return 0;
-  const Lines lines = describe(resolve_model(model, weights_cache_dir));
+  Console console;
+  const Lines lines = describe(fetch_model(model, weights_cache_dir, console));
   if (!json) {
     print_lines(lines);
     return 0;
@@ -138,6 +139,7 @@ int run_doctor(CommandArgs args) {
       {"mxfp8", format(can.mxfp8)},
       {"cuda", cuda ? cuda->capabilities().device : "no: " + why_not},
       {"gpu sensors", nvml ? "NVML" : "no: " + no_nvml},
+      {"downloads", describe_downloads()},
       {"--use_wandb", "through " + wandb_python()},
   };
   for (const std::string& file : cuda_backend_files()) lines.emplace_back("cuda file", file);

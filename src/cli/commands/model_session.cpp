@@ -5,14 +5,14 @@
 #include "backend/registry.h"
 #include "core/bf16.h"
 #include "core/error.h"
-#include "hub/hub_cache.h"
 #include "params/load.h"
+#include "train/downloads.h"
 #include "train/interrupt.h"
 #include "train/run_inputs.h"
 
 namespace llmfp8 {
 void declare_model_flags(FlagSet& flags, ModelChoice& choice) {
-  flags.text("model", "NAME", &choice.model, "a hub name in the local cache, a folder or a .gguf file",
+  flags.text("model", "NAME", &choice.model, "a hub name, a folder or a .gguf file",
              Presence::required);
   flags.choice("device", {"auto", "cpu", "cuda"}, &choice.device, "where it runs");
   flags.choice("dtype", {"bf16", "f32"}, &choice.dtype, "of weights and activations");
@@ -29,9 +29,18 @@ Tokenizer open_tokenizer_at(const std::filesystem::path& path) {
   return open_tokenizer(*open_model(path));
 }
 
+namespace {
+
+std::filesystem::path fetched(const ModelChoice& choice) {
+  Console console;
+  return fetch_model(choice.model, choice.weights_cache_dir, console);
+}
+
+}  // namespace
+
 ModelSession::ModelSession(const ModelChoice& choice)
     : choice_(choice),
-      source_(open_model(resolve_model(choice.model, choice.weights_cache_dir))),
+      source_(open_model(fetched(choice))),
       tokenizer_(open_tokenizer(*source_)) {
   CHECK(tokenizer_.vocab_size() <= config().vocab_size, "{}: the tokenizer has {} ids, the model's embedding {} rows",
         source_->origin(), tokenizer_.vocab_size(), config().vocab_size);

@@ -14,8 +14,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
-#include "hub/hub_cache.h"
 #include "optim/lr_schedule.h"
+#include "train/downloads.h"
 #include "train/parity.h"
 
 namespace llmfp8 {
@@ -51,7 +51,7 @@ void declare_training(FlagSet& flags, ParityFlags& given) {
 }
 
 void declare(FlagSet& flags, ParityFlags& given) {
-  flags.text("model", "NAME", &given.model, "a folder, a .gguf file or a hub name in the local cache",
+  flags.text("model", "NAME", &given.model, "a folder, a .gguf file or a hub name",
              Presence::required);
   flags.text(
       "batch", "FILE", &given.batch,
@@ -153,7 +153,8 @@ int run_parity(CommandArgs args) {
   if (!flags.parse(args)) return 0;
   check_together(flags, given);
   if (given.threads > 0) set_num_threads(static_cast<int>(given.threads));
-  const std::unique_ptr<WeightSource> source = open_model(resolve_model(given.model, given.weights_cache_dir));
+  Console console;
+  const std::unique_ptr<WeightSource> source = open_model(fetch_model(given.model, given.weights_cache_dir, console));
   std::vector<ParityBatch> batches = {read_parity_batch(given.batch, source->config())};
   if (!given.batch2.empty()) batches.push_back(read_parity_batch(given.batch2, source->config()));
   const BatchLimits limits = align_batches(batches);

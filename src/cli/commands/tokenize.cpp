@@ -12,7 +12,7 @@
 #include "cli/commands/flags.h"
 #include "cli/commands/model_session.h"
 #include "core/error.h"
-#include "hub/hub_cache.h"
+#include "train/downloads.h"
 
 namespace llmfp8 {
 namespace {
@@ -91,7 +91,7 @@ int run_tokenize(CommandArgs args) {
   FlagSet flags("tokenize", "text to token ids and back, JSON Lines on standard input and output",
                 "--tokenizer DIR [flags] < in.jsonl > out.jsonl");
   flags.text("tokenizer", "NAME", &given.tokenizer,
-             "a folder with tokenizer.json, a .gguf file or a hub name in the local cache", Presence::required);
+             "a folder with tokenizer.json, a .gguf file or a hub name", Presence::required);
   flags.on_off("add_special_tokens", &given.add_special_tokens,
                "those that the tokenizer puts around every text (Llama 3: one BOS)");
   flags.on_off("decode", &given.decode, "read {\"ids\": […]}, write {\"text\": …}");
@@ -104,7 +104,9 @@ int run_tokenize(CommandArgs args) {
              "folder of downloaded models; without it, the hub's default");
   if (!flags.parse(args)) return 0;
   check(given, flags);
-  const Tokenizer tokenizer = open_tokenizer_at(resolve_model(given.tokenizer, given.weights_cache_dir));
+  Console console;
+  const Tokenizer tokenizer =
+      open_tokenizer_at(fetch_model(given.tokenizer, given.weights_cache_dir, console, ModelParts::without_weights));
   std::optional<ChatTemplate> chat_template;
   if (given.chat) chat_template = ChatTemplate::choose(given.chat_template, tokenizer, given.template_date);
 
