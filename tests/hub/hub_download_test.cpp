@@ -321,7 +321,9 @@ TEST_F(HubDownload, OneOfSeveralDownloads) {
   std::vector<std::thread> others;
   std::atomic<int> right = 0;
   for (int i = 0; i < 4; ++i) {
-    others.emplace_back([&] { right += read_text_file(get() / "model.safetensors") == weights_; });
+    others.emplace_back([&] {
+      EXPECT_EQ(error_of([&] { right += read_text_file(get() / "model.safetensors") == weights_; }), "no error");
+    });
   }
   for (std::thread& other : others) other.join();
   EXPECT_EQ(right, 4);
