@@ -79,7 +79,10 @@ void RepoCache::write_ref(const std::string& revision, const std::string& commit
   if (revision == commit || !is_safe_repo_path(revision)) return;
   const fs::path ref = folder_ / "refs" / revision;
   std::error_code ignored;
-  if (fs::is_regular_file(ref, ignored) && read_text_file(ref, 4096) == commit) return;
+  const auto is_there = [&] { return fs::is_regular_file(ref, ignored) && read_text_file(ref, 4096) == commit; };
+  if (is_there()) return;
+  const CacheLock lock(this->lock("refs"), [] {});
+  if (is_there()) return;
   make_folder(ref.parent_path());
   write_file_atomically(ref, commit);
 }

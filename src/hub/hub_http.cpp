@@ -4,7 +4,9 @@
 #include <cctype>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <thread>
 
@@ -45,6 +47,29 @@ std::string absolute(const std::string& base, const std::string& location) {
   if (location.starts_with('/')) return base.substr(0, path) + location;
   fail("{}: redirects to '{}', an http or https address or a path wanted", shown_url(base), shown(location));
 }
+
+// A server that goes away while TLS writes to it would end the program otherwise: libcurl leaves that signal to its user.
+class NoPipeSignal {
+ public:
+  NoPipeSignal() {
+    sigemptyset(&pipe_);
+    sigaddset(&pipe_, SIGPIPE);
+    sigset_t pending;
+    was_pending_ = ::sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1;
+    ::pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  ~NoPipeSignal() {
+    const timespec at_once = {};
+    if (!was_pending_) ::sigtimedwait(&pipe_, nullptr, &at_once);
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  NoPipeSignal(const NoPipeSignal&) = delete;
+  NoPipeSignal& operator=(const NoPipeSignal&) = delete;
+
+ private:
+  sigset_t pipe_ = {}, before_ = {};
+  bool was_pending_ = false;
+};
 
 }  // namespace
 
@@ -230,7 +255,10 @@ HttpResponse HttpSession::once(const HttpRequest& request, const BodySink& sink)
   if (!token_.empty() && origin == hub_origin_)
     headers = curl.slist_append(headers, ("Authorization: Bearer " + token_).c_str());
   set(CURLOPT_HTTPHEADER, headers);
-  const CURLcode code = curl.easy_perform(easy);
+  const CURLcode code = [&] {
+    const NoPipeSignal no_signal;
+    return curl.easy_perform(easy);
+  }();
   curl.set_option(easy, CURLOPT_HTTPHEADER, static_cast<curl_slist*>(nullptr));
   curl.slist_free_all(headers);
 

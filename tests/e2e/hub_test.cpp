@@ -100,6 +100,16 @@ TEST_F(HubRun, CtrlCKeepsWhatThereIs) {
   EXPECT_EQ(unfinished(), 0u);
 }
 
+TEST_F(HubRun, ADiskThatIsFull) {
+  options_.max_file_bytes = 20'000;
+  const Finished full = train();
+  EXPECT_EQ(full.code, 1);
+  ASSERT_EQ(full.errors().size(), 1u) << full.err;
+  EXPECT_TRUE(full.says(".incomplete: cannot be written")) << full.err;
+  options_.max_file_bytes = 0;
+  EXPECT_EQ(train().code, 0);
+}
+
 TEST_F(HubRun, WithoutLibcurl) {
   // A folder whose "libcurl.so.4" is no library is searched first.
   write_bytes(shop_.path("lib/libcurl.so.4"), "no library");

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A hub on the loopback interface: the part of the Hugging Face hub's HTTP interface that downloads use, with faults on demand.
 
-fake_hub.py ROOT: prints "http://127.0.0.1:PORT" and serves ROOT until its standard input ends.
+fake_hub.py ROOT [CERTIFICATE]: prints "http://127.0.0.1:PORT", or https where a PEM file with certificate and key is given, and serves
+ROOT until its standard input ends.
 ROOT/models/ORG/NAME/... and ROOT/datasets/ORG/NAME/... are the repositories; files of LFS_BYTES and more (or *.safetensors and
 *.parquet) are "large": they have a sha256 and lie behind a redirect to a second server, which has another port.
 ROOT/faults.json is read at each request: {"FAULT": argument}, see faults below. ROOT/log.jsonl takes one line a request:
@@ -10,6 +11,7 @@ ROOT/faults.json is read at each request: {"FAULT": argument}, see faults below.
 import hashlib
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -206,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
         at = int(query.get("cursor", ["0"])[0])
         headers = {"Content-Type": "application/json"}
         if at + page < len(entries):
-            address = f"http://{self.headers['Host']}/api/{'/'.join(parts)}?recursive=true&cursor={at + page}"
+            address = f"{self.hub.cdn.split(':')[0]}://{self.headers['Host']}/api/{'/'.join(parts)}?recursive=true&cursor={at + page}"
             headers["Link"] = f'<{address}>; rel="next"'
         return self.send(200, json.dumps(entries[at:at + page]).encode(), headers)
 
@@ -265,17 +267,22 @@ class Server(ThreadingHTTPServer):
         pass  # a client may go away at any time
 
 
-def serve(hub, name):
+def serve(hub, name, certificate):
     server = Server(("127.0.0.1", 0), type(name, (Handler,), {"hub": hub, "name": name}))
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_address[1]}"
+    return f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
 
 
 def main():
     hub = Hub(Path(sys.argv[1]))
     hub.root.mkdir(parents=True, exist_ok=True)
-    hub.cdn = serve(hub, "cdn")
-    print(serve(hub, "hub"), flush=True)
+    certificate = sys.argv[2] if len(sys.argv) > 2 else None
+    hub.cdn = serve(hub, "cdn", certificate)
+    print(serve(hub, "hub", certificate), flush=True)
     while os.read(0, 4096):
         pass
 

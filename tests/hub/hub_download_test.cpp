@@ -321,7 +321,9 @@ TEST_F(HubDownload, OneOfSeveralDownloads) {
   std::vector<std::thread> others;
   std::atomic<int> right = 0;
   for (int i = 0; i < 4; ++i) {
-    others.emplace_back([&] { right += read_text_file(get() / "model.safetensors") == weights_; });
+    others.emplace_back([&] {
+      EXPECT_EQ(error_of([&] { right += read_text_file(get() / "model.safetensors") == weights_; }), "no error");
+    });
   }
   for (std::thread& other : others) other.join();
   EXPECT_EQ(right, 4);
@@ -339,6 +341,33 @@ TEST_F(HubDownload, ProgressEndsWithEverything) {
   EXPECT_EQ(last.what, "org/name");
   EXPECT_EQ(last.done_bytes, last.total_bytes);
   EXPECT_EQ(last.total_bytes, std::ssize(weights_));
+}
+
+TEST(HubHttps, CertificatesAndNoWayBackToHttp) {
+  const testing::TempDir folder;
+  const std::string pem = (folder.path() / "both.pem").string();
+  const std::string command =
+      "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 "
+      "-keyout '" +
+      pem + "' -out '" + pem + ".crt' >/dev/null 2>&1 && cat '" + pem + ".crt' >>'" + pem + "'";
+  if (std::system(command.c_str()) != 0) GTEST_SKIP() << "no openssl here to make a certificate";
+  const FakeHub hub(pem);
+  hub.set_environment();
+  hub.add("models/org/name/config.json", kConfig);
+  hub.add("models/org/name/model.safetensors", noise(300'000));
+  HubOptions options;
+  options.backoff_seconds = 0.02;
+  options.chunk_bytes = 100'000;
+  const auto error = [&] { return error_of([&] { resolve_model("org/name", options); }); };
+  EXPECT_TRUE(contains(error(), "its certificate is not trusted"));
+  setenv("SSL_CERT_FILE", (pem + ".crt").c_str(), 1);
+  hub.faults({{"redirect_to", "http://127.0.0.1:9/x"}});
+  EXPECT_TRUE(contains(error(), "which is not encrypted"));
+  hub.faults({{"cut", {10'000, 3}}});
+  EXPECT_EQ(error(), "no error");
+  EXPECT_TRUE(read_text_file(resolve_model("org/name", options) / "model.safetensors") == noise(300'000));
+  unsetenv("SSL_CERT_FILE");
+  setenv("HF_HUB_OFFLINE", "1", 1);
 }
 
 TEST(HubHttp, Origins) {

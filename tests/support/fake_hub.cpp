@@ -13,7 +13,7 @@
 namespace llmfp8::testing {
 namespace fs = std::filesystem;
 
-FakeHub::FakeHub() {
+FakeHub::FakeHub(const std::string& certificate) {
   const fs::path root = folder_.path() / "root", script = source_dir() / "tests" / "hub" / "fake_hub.py";
   fs::create_directories(root);
   int in[2], out[2];
@@ -22,7 +22,8 @@ FakeHub::FakeHub() {
   if (process_ == 0) {
     dup2(in[0], 0);
     dup2(out[1], 1);
-    execlp("python3", "python3", script.c_str(), root.c_str(), nullptr);
+    execlp("python3", "python3", script.c_str(), root.c_str(), certificate.empty() ? nullptr : certificate.c_str(),
+           nullptr);
     _exit(127);
   }
   ::close(in[0]);
@@ -68,8 +69,9 @@ std::map<std::string, std::string> FakeHub::environment() const {
           {"HF_HOME", path("home").string()}, {"HF_HUB_OFFLINE", ""},
           {"TRANSFORMERS_OFFLINE", ""},       {"HF_TOKEN", ""},
           {"HUGGING_FACE_HUB_TOKEN", ""},     {"HF_TOKEN_PATH", ""},
-          {"HF_HUB_DOWNLOAD_TIMEOUT", ""},    {"no_proxy", "127.0.0.1"},
-          {"NO_PROXY", "127.0.0.1"}};
+          {"HF_HUB_DOWNLOAD_TIMEOUT", ""},    {"SSL_CERT_FILE", ""},
+          {"REQUESTS_CA_BUNDLE", ""},         {"CURL_CA_BUNDLE", ""},
+          {"no_proxy", "127.0.0.1"},          {"NO_PROXY", "127.0.0.1"}};
 }
 
 void FakeHub::set_environment() const {

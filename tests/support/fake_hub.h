@@ -16,7 +16,8 @@ namespace llmfp8::testing {
 
 class FakeHub {
  public:
-  FakeHub();
+  // certificate: a PEM file with certificate and key, for https; empty: http.
+  explicit FakeHub(const std::string& certificate = "");
   ~FakeHub();
   FakeHub(const FakeHub&) = delete;
   FakeHub& operator=(const FakeHub&) = delete;
