@@ -172,7 +172,8 @@ std::size_t after_answered(const std::vector<ChatMessage>& messages) {
 // Conversations that tell whether two templates write the same.
 std::vector<std::vector<ChatMessage>> probes() {
   const ChatMessage system = {"system", " Be\n\nbrief. ", ""}, user = {"user", " What's {{ 1+1 }}?\n", ""},
-                    assistant = {"assistant", "\n Two <b> ", ""}, other = {"user", "Why?", ""}, last = {"assistant", "So.", ""};
+                    assistant = {"assistant", "\n Two <b> ", ""}, other = {"user", "Why?", ""},
+                    last = {"assistant", "So.", ""};
   return {{user}, {system, user}, {system, user, assistant}, {user, assistant, other, last}, {user, assistant, other}};
 }
 
@@ -180,7 +181,8 @@ std::vector<std::vector<ChatMessage>> probes() {
 
 ChatTemplate ChatTemplate::of_source(std::string_view source, std::string_view name, const Tokenizer& tokenizer,
                                      const TemplateDate& date) {
-  const std::string origin = name == "model" || name == "auto" ? "the model's chat template" : fmt::format("chat template {}", name);
+  const std::string origin =
+      name == "model" || name == "auto" ? "the model's chat template" : fmt::format("chat template {}", name);
   auto own = std::make_shared<const OwnTemplate>(source, origin, tokenizer, date);
   const auto writes_same = [&](const ChatTemplate& built_in) {
     try {
@@ -220,7 +222,8 @@ ChatTemplate ChatTemplate::choose_auto(const Tokenizer& tokenizer, const Templat
   if (!is_llama && !is_chatml && !problem.empty()) fail_usage("--chat_template auto: {}", problem);
   if (!is_llama && !is_chatml) {
     fail_usage(
-        "--chat_template auto: the tokenizer has neither a template nor Llama-3's tokens (<|start_header_id|>) nor ChatML's "
+        "--chat_template auto: the tokenizer has neither a template nor Llama-3's tokens (<|start_header_id|>) nor "
+        "ChatML's "
         "(<|im_start|>), wanted: llama3, chatml or legacy");
   }
   const ChatTemplate family(is_llama ? ChatTemplateKind::llama3 : ChatTemplateKind::chatml);
@@ -256,7 +259,9 @@ ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokeni
   return of_named(source);
 }
 
-std::string_view ChatTemplate::name() const { return kind_ == ChatTemplateKind::own ? std::string_view(name_) : frame_of(kind_).name; }
+std::string_view ChatTemplate::name() const {
+  return kind_ == ChatTemplateKind::own ? std::string_view(name_) : frame_of(kind_).name;
+}
 
 std::string ChatTemplate::date() const {
   return kind_ == ChatTemplateKind::own && own_->writes_date() ? own_->date().iso() : "";
@@ -265,8 +270,8 @@ std::string ChatTemplate::date() const {
 std::string ChatTemplate::description() const {
   const std::string own = own_ ? own_->description() : "none";
   if (kind_ == ChatTemplateKind::own) return own;
-  return fmt::format("{}{}, default system text '{}', else {}", name(), details_.trim_contents ? ", contents trimmed" : "",
-                     details_.default_system, own);
+  return fmt::format("{}{}, default system text '{}', else {}", name(),
+                     details_.trim_contents ? ", contents trimmed" : "", details_.default_system, own);
 }
 
 std::string_view ChatTemplate::end_of_turn() const {
@@ -275,7 +280,8 @@ std::string_view ChatTemplate::end_of_turn() const {
 
 bool ChatTemplate::uses_own(const std::vector<ChatMessage>& messages, const ChatExtras& extras) const {
   if (kind_ == ChatTemplateKind::own) return true;
-  const bool is_simple = extras.tools.empty() && extras.variables.empty() && std::all_of(messages.begin(), messages.end(), is_plain);
+  const bool is_simple =
+      extras.tools.empty() && extras.variables.empty() && std::all_of(messages.begin(), messages.end(), is_plain);
   return own_ != nullptr && !is_simple;
 }
 
@@ -287,22 +293,27 @@ bool ChatTemplate::takes(const std::vector<ChatMessage>& messages, const ChatExt
   });
 }
 
-std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages, Learnt learnt, const ChatExtras& extras) const {
-  const std::size_t first = learnt == Learnt::completion ? after_answered(messages) : learnt == Learnt::assistant ? 0 : messages.size();
+std::vector<TextSegment> ChatTemplate::render(const std::vector<ChatMessage>& messages, Learnt learnt,
+                                              const ChatExtras& extras) const {
+  const std::size_t first = learnt == Learnt::completion  ? after_answered(messages)
+                            : learnt == Learnt::assistant ? 0
+                                                          : messages.size();
   if (!uses_own(messages, extras)) return render_built_in(messages, false, first);
   if (learnt == Learnt::nothing) return {{own_->render(messages, false, extras).text, false}};
   return own_->render_supervised(messages, first, extras);
 }
 
-std::string ChatTemplate::render_text(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const ChatExtras& extras) const {
+std::string ChatTemplate::render_text(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                                      const ChatExtras& extras) const {
   if (uses_own(messages, extras)) return own_->render(messages, add_generation_prompt, extras).text;
   std::string text;
-  for (const TextSegment& segment : render_built_in(messages, add_generation_prompt, messages.size())) text += segment.text;
+  for (const TextSegment& segment : render_built_in(messages, add_generation_prompt, messages.size()))
+    text += segment.text;
   return text;
 }
 
-std::vector<TextSegment> ChatTemplate::render_built_in(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                                                       std::size_t first_learnt) const {
+std::vector<TextSegment> ChatTemplate::render_built_in(const std::vector<ChatMessage>& messages,
+                                                       bool add_generation_prompt, std::size_t first_learnt) const {
   const Frame& frame = frame_of(kind_);
   SegmentWriter out;
   out.plain(frame.start);
@@ -329,7 +340,8 @@ std::vector<TextSegment> ChatTemplate::render_built_in(const std::vector<ChatMes
     const ChatMessage& message = messages[i];
     CHECK(message.role == "system" || message.role == "user" || message.role == "assistant",
           "a message of the role \"{}\", wanted: system, user or assistant", message.role.substr(0, 40));
-    turn(message.role, details_.trim_contents ? trimmed(message.content) : std::string_view(message.content), i >= first_learnt);
+    turn(message.role, details_.trim_contents ? trimmed(message.content) : std::string_view(message.content),
+         i >= first_learnt);
   }
   if (add_generation_prompt) header("assistant");
   return out.take();

@@ -14,8 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// A message as transformers hands it on: keys without a value are left out, and the thought of an assistant goes by each of
-// its names.
+// A message as transformers hands it on: keys without a value are left out, and the thought of an assistant goes by
+// each of its names.
 Json prepared(const ChatMessage& message) {
   if (message.json.empty()) return {{"role", message.role}, {"content", message.content}};
   const Json given = Json::parse(message.json);
@@ -63,7 +63,8 @@ TemplateDate TemplateDate::parse(const std::string& text) {
     day = {};
     end = strptime(text.c_str(), "%d %b %Y", &day);
   }
-  if (end == nullptr || *end != '\0') fail_usage("--template_date {}: no date, wanted: 2024-07-26 or 26 Jul 2024", text);
+  if (end == nullptr || *end != '\0')
+    fail_usage("--template_date {}: no date, wanted: 2024-07-26 or 26 Jul 2024", text);
   // mktime fills in the weekday, and turns February 30th into a day of March.
   day.tm_hour = 12;
   day.tm_isdst = -1;
@@ -77,7 +78,8 @@ TemplateDate TemplateDate::parse(const std::string& text) {
 
 std::string TemplateDate::iso() const { return jinja::format_date("%Y-%m-%d", day); }
 
-OwnTemplate::OwnTemplate(std::string_view source, std::string origin, const Tokenizer& tokenizer, const TemplateDate& date)
+OwnTemplate::OwnTemplate(std::string_view source, std::string origin, const Tokenizer& tokenizer,
+                         const TemplateDate& date)
     : template_(source, std::move(origin)), date_(date) {
   for (const auto& [name, text] : tokenizer.special_tokens()) {
     tokens_[name] = text;
@@ -104,8 +106,8 @@ jinja::Rendered OwnTemplate::render(const std::vector<ChatMessage>& messages, bo
   return template_.render(variables, {date_.day});
 }
 
-std::vector<TextSegment> OwnTemplate::render_supervised(const std::vector<ChatMessage>& messages, std::size_t first_learnt,
-                                                        const ChatExtras& extras) const {
+std::vector<TextSegment> OwnTemplate::render_supervised(const std::vector<ChatMessage>& messages,
+                                                        std::size_t first_learnt, const ChatExtras& extras) const {
   const jinja::Rendered whole = render(messages, false, extras);
   std::vector<jinja::Span> spans;
   if (template_.has_generation()) {
@@ -114,7 +116,8 @@ std::vector<TextSegment> OwnTemplate::render_supervised(const std::vector<ChatMe
     CHECK(std::ssize(whole.generated) == turns,
           "the chat template writes {} {{% generation %}} blocks for {} assistant turns: what is learnt cannot be told",
           whole.generated.size(), turns);
-    const auto before = std::count_if(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(first_learnt), is_assistant);
+    const auto before =
+        std::count_if(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(first_learnt), is_assistant);
     for (auto i = static_cast<std::size_t>(before); i < whole.generated.size(); ++i)
       spans.push_back(closed(whole.generated[i], whole.text));
   } else {
@@ -124,7 +127,8 @@ std::vector<TextSegment> OwnTemplate::render_supervised(const std::vector<ChatMe
   std::vector<TextSegment> segments;
   std::size_t at = 0;
   for (const jinja::Span& span : spans) {
-    CHECK(span.begin >= at, "the chat template writes the assistant's turns one into the other: what is learnt cannot be told");
+    CHECK(span.begin >= at,
+          "the chat template writes the assistant's turns one into the other: what is learnt cannot be told");
     if (span.begin > at) segments.push_back({whole.text.substr(at, span.begin - at), false});
     segments.push_back({whole.text.substr(span.begin, span.end - span.begin), true});
     at = span.end;
@@ -141,11 +145,13 @@ jinja::Span OwnTemplate::turn(const std::vector<ChatMessage>& messages, std::siz
   const std::string before = render(upto(index), true, extras).text;
   const std::string with = index + 1 == messages.size() ? whole : render(upto(index + 1), false, extras).text;
   CHECK(whole.starts_with(before) && with.size() >= before.size(),
-        "the chat template writes the assistant's turn (message {}) otherwise than its generation prompt begins it: what is "
+        "the chat template writes the assistant's turn (message {}) otherwise than its generation prompt begins it: "
+        "what is "
         "learnt cannot be told; --loss_on all, or a template with {{% generation %}} blocks",
         index);
   CHECK(whole.starts_with(with),
-        "the chat template writes the assistant's turn (message {}) otherwise when messages follow it: what is learnt cannot be "
+        "the chat template writes the assistant's turn (message {}) otherwise when messages follow it: what is learnt "
+        "cannot be "
         "told; --loss_on completion or all, or a template with {{% generation %}} blocks",
         index);
   return {before.size(), with.size()};
@@ -158,9 +164,10 @@ jinja::Span OwnTemplate::closed(jinja::Span span, const std::string& whole) cons
     if (text.ends_with(token)) return {span.begin, span.begin + text.size()};
   for (const std::string& token : special_)
     if (behind.starts_with(token)) return {span.begin, span.end + token.size()};
-  fail("the chat template ends an assistant's turn with no special token ('{}'): nothing would teach the model to stop; "
-       "--loss_on all, or another --chat_template",
-       text.size() > 20 ? "…" : text);
+  fail(
+      "the chat template ends an assistant's turn with no special token ('{}'): nothing would teach the model to stop; "
+      "--loss_on all, or another --chat_template",
+      text.size() > 20 ? "…" : text);
 }
 
 std::string OwnTemplate::find_end_of_turn() const {

@@ -14,8 +14,8 @@
 namespace llmfp8 {
 
 struct ChatMessage {
-  std::string role;     // "system" | "user" | "assistant"; for a model's own template whatever it takes
-  std::string content;  // empty where it is no text
+  std::string role;       // "system" | "user" | "assistant"; for a model's own template whatever it takes
+  std::string content;    // empty where it is no text
   std::string json = {};  // the whole message as JSON, keys in their order, where it is more than these two
 };
 
@@ -42,10 +42,11 @@ class OwnTemplate {
   // Throws Error: see jinja::Template.
   OwnTemplate(std::string_view source, std::string origin, const Tokenizer& tokenizer, const TemplateDate& date);
 
-  jinja::Rendered render(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const ChatExtras& extras) const;
-  // The same, the assistants' turns from message number `first_learnt` on supervised, each up to the token that ends it.
-  // Throws Error where the template does not let them be found: a turn's text changes with what follows it, or no special
-  // token ends it.
+  jinja::Rendered render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                         const ChatExtras& extras) const;
+  // The same, the assistants' turns from message number `first_learnt` on supervised, each up to the token that ends
+  // it. Throws Error where the template does not let them be found: a turn's text changes with what follows it, or no
+  // special token ends it.
   std::vector<TextSegment> render_supervised(const std::vector<ChatMessage>& messages, std::size_t first_learnt,
                                              const ChatExtras& extras) const;
 

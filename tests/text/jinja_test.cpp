@@ -1,5 +1,5 @@
-// The Jinja interpreter against jinja2 as transformers sets it up (tools/make_jinja_goldens.py), and against templates that
-// are broken or mean harm: one line with the template's line, in bounded time and memory.
+// The Jinja interpreter against jinja2 as transformers sets it up (tools/make_jinja_goldens.py), and against templates
+// that are broken or mean harm: one line with the template's line, in bounded time and memory.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -57,7 +57,8 @@ TEST(JinjaGolden, RendersAsJinja2) {
     if (row.contains("text")) {
       EXPECT_EQ(text, row["text"].get<std::string>()) << source;
     } else {
-      EXPECT_TRUE(text.starts_with("error: t, line ")) << row["error"] << " wanted of " << source << " which gives " << text;
+      EXPECT_TRUE(text.starts_with("error: t, line "))
+          << row["error"] << " wanted of " << source << " which gives " << text;
     }
   }
 }
@@ -81,7 +82,10 @@ TEST(JinjaInput, ErrorsNameTheLine) {
 }
 
 TEST(JinjaInput, GenerationBlocksAreRecorded) {
-  const jinja::Template source("a{% generation %}bc{% endgeneration %}d{% for x in [1, 2] %}{% generation %}{{ x }}{% endgeneration %}{% endfor %}", "t");
+  const jinja::Template source(
+      "a{% generation %}bc{% endgeneration %}d{% for x in [1, 2] %}{% generation %}{{ x }}{% endgeneration %}{% endfor "
+      "%}",
+      "t");
   EXPECT_TRUE(source.has_generation());
   const jinja::Rendered rendered = source.render(Json::object(), {});
   EXPECT_EQ(rendered.text, "abcd12");
@@ -137,11 +141,14 @@ TEST(JinjaInput, HarmIsBounded) {
 }
 
 TEST(JinjaInput, WhatRefersToItselfIsFreed) {
-  EXPECT_EQ(rendered("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.list = [ns] %}{% macro m() %}{{ ns.x }}{% endmacro %}"
-                     "{% set ns.m = m %}{% for i in range(1000) %}{% set ns.l = [loop, ns.l is defined] %}{% endfor %}{{ m() }}ok"),
+  EXPECT_EQ(rendered("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.list = [ns] %}{% macro m() %}{{ ns.x "
+                     "}}{% endmacro %}"
+                     "{% set ns.m = m %}{% for i in range(1000) %}{% set ns.l = [loop, ns.l is defined] %}{% endfor "
+                     "%}{{ m() }}ok"),
             "ok");
   // A chain through namespaces, deeper than any stack.
-  EXPECT_EQ(rendered("{% set ns = namespace(last=none) %}{% for i in range(99999) %}{% set ns.last = namespace(before=ns.last) %}{% endfor %}ok"),
+  EXPECT_EQ(rendered("{% set ns = namespace(last=none) %}{% for i in range(99999) %}{% set ns.last = "
+                     "namespace(before=ns.last) %}{% endfor %}ok"),
             "ok");
 }
 
@@ -155,7 +162,9 @@ TEST(JinjaInput, BrokenTemplatesNeverCrash) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     return static_cast<std::size_t>((state >> 33) % most);
   };
-  constexpr std::string_view kPieces[] = {"{{", "}}", "{%", "%}", "(", ")", "[", "]", "'", "|", ".", "-", "\\", "{% for x in l %}", "{% endfor %}", "~", "\xff", "99999"};
+  constexpr std::string_view kPieces[] = {
+      "{{",           "}}", "{%",   "%}",   "(", ")", "[", "]", "'", "|", ".", "-", "\\", "{% for x in l %}",
+      "{% endfor %}", "~",  "\xff", "99999"};
   for (int round = 0; round < 20000; ++round) {
     std::string source = sources[below(sources.size())];
     source = source.substr(0, 400);

@@ -26,23 +26,33 @@ struct CallArguments {
 };
 
 enum class Op {
-  constant,      // value
-  name,          // name
-  list, tuple,   // parts
-  dict,          // parts: key, value, key, value …
-  attribute,     // parts[0].name
-  item,          // parts[0][parts[1]]
-  slice,         // parts[0][parts[1]:parts[2]:parts[3]], each of which may be null
-  call,          // parts[0](arguments)
-  filter,        // parts[0] | name(arguments); parts[0] may be null: the text of a filter block
-  test,          // parts[0] is name(arguments)
-  negate, plus, logical_not,
-  add, subtract, multiply, divide, floor_divide, modulo, power,
-  concat,        // parts
-  logical_and, logical_or,
-  compare,       // parts[0] operators[0] parts[1] operators[1] parts[2] …
-  condition,     // parts[1] if parts[0] else parts[2]; parts[2] may be null
-  space_item,    // target of `set`: name.text
+  constant,  // value
+  name,      // name
+  list,
+  tuple,      // parts
+  dict,       // parts: key, value, key, value …
+  attribute,  // parts[0].name
+  item,       // parts[0][parts[1]]
+  slice,      // parts[0][parts[1]:parts[2]:parts[3]], each of which may be null
+  call,       // parts[0](arguments)
+  filter,     // parts[0] | name(arguments); parts[0] may be null: the text of a filter block
+  test,       // parts[0] is name(arguments)
+  negate,
+  plus,
+  logical_not,
+  add,
+  subtract,
+  multiply,
+  divide,
+  floor_divide,
+  modulo,
+  power,
+  concat,  // parts
+  logical_and,
+  logical_or,
+  compare,     // parts[0] operators[0] parts[1] operators[1] parts[2] …
+  condition,   // parts[1] if parts[0] else parts[2]; parts[2] may be null
+  space_item,  // target of `set`: name.text
 };
 
 enum class Comparison { equal, not_equal, less, less_equal, greater, greater_equal, in, not_in };
@@ -75,7 +85,6 @@ enum class Action {
   call_block,  // value is the call, macro its caller
   filter,      // body | value
   generation,  // body
-  scope,       // body, in a scope of its own
   break_loop,
   continue_loop,
 };

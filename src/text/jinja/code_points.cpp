@@ -1,4 +1,5 @@
-// Code points of strings, their classes and cases through utf8proc. Called by the values, methods and filters of templates.
+// Code points of strings, their classes and cases through utf8proc. Called by the values, methods and filters of
+// templates.
 #include "text/jinja/code_points.h"
 
 #include <utf8proc.h>
@@ -47,8 +48,8 @@ bool is_final_sigma(std::u32string_view text, std::size_t at) {
   const auto ignored = [](char32_t code) {
     const auto c = category(code);
     return code == '\'' || code == U'’' || code == '.' || code == ':' || code == U'·' || code == '^' || code == '`' ||
-           c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_LM ||
-           c == UTF8PROC_CATEGORY_SK;
+           c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF ||
+           c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK;
   };
   std::size_t before = at, after = at + 1;
   while (before > 0 && ignored(text[before - 1])) --before;
@@ -159,8 +160,8 @@ bool is_printable(char32_t code) {
 
 bool is_letter(char32_t code) {
   const auto c = category(code);
-  return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT || c == UTF8PROC_CATEGORY_LM ||
-         c == UTF8PROC_CATEGORY_LO;
+  return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT ||
+         c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_LO;
 }
 
 bool is_decimal(char32_t code) { return category(code) == UTF8PROC_CATEGORY_ND; }
@@ -196,8 +197,10 @@ std::string capitalize(std::string_view text) {
   const std::u32string codes = decode_text(text);
   std::string out;
   for (std::size_t i = 0; i < codes.size(); ++i) {
-    if (i == 0) append_title(out, codes[i]);
-    else append_lower(out, codes, i);
+    if (i == 0)
+      append_title(out, codes[i]);
+    else
+      append_lower(out, codes, i);
   }
   return out;
 }
@@ -207,8 +210,10 @@ std::string title(std::string_view text) {
   std::string out;
   bool inside = false;
   for (std::size_t i = 0; i < codes.size(); ++i) {
-    if (inside) append_lower(out, codes, i);
-    else append_title(out, codes[i]);
+    if (inside)
+      append_lower(out, codes, i);
+    else
+      append_title(out, codes[i]);
     inside = is_cased(codes[i]);
   }
   return out;
@@ -218,9 +223,12 @@ std::string swapcase(std::string_view text) {
   const std::u32string codes = decode_text(text);
   std::string out;
   for (std::size_t i = 0; i < codes.size(); ++i) {
-    if (is_upper(codes[i])) append_lower(out, codes, i);
-    else if (is_lower(codes[i])) append_upper(out, codes[i]);
-    else append_code_point(out, codes[i]);
+    if (is_upper(codes[i]))
+      append_lower(out, codes, i);
+    else if (is_lower(codes[i]))
+      append_upper(out, codes[i]);
+    else
+      append_code_point(out, codes[i]);
   }
   return out;
 }

@@ -36,7 +36,7 @@ std::string capitalize(std::string_view text);
 std::string title(std::string_view text);
 std::string swapcase(std::string_view text);
 
-std::string_view strip_left(std::string_view text);   // white space
+std::string_view strip_left(std::string_view text);  // white space
 std::string_view strip_right(std::string_view text);
 
 }  // namespace llmfp8::jinja

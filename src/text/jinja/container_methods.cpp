@@ -63,7 +63,8 @@ Value list_count(Interpreter& run, const Value& self, Arguments& arguments) {
   const Bound bound(arguments, "count", {"value"}, 1);
   run.charge(self.weight());
   const Values& items = self.items();
-  return Value::integer(std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, bound[0]); }));
+  return Value::integer(
+      std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, bound[0]); }));
 }
 
 Value list_index(Interpreter& run, const Value& self, Arguments& arguments) {
@@ -130,7 +131,8 @@ Value make_range(Interpreter& run, Arguments& arguments) {
   const std::int64_t distance = range->step > 0 ? range->stop - range->start : range->start - range->stop;
   const std::int64_t stride = range->step > 0 ? range->step : -range->step;
   range->size = distance > 0 ? (distance - 1) / stride + 1 : 0;
-  if (range->size > kLimits.range) problem("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({}).", kLimits.range);
+  if (range->size > kLimits.range)
+    problem("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({}).", kLimits.range);
   run.charge(1);
   return Value::of(Kind::range, std::move(range));
 }
@@ -192,14 +194,16 @@ Value strftime_now(Interpreter& run, Arguments& arguments) {
 }  // namespace
 
 const Table<Function>& global_functions() {
-  static const Table<Function> functions = {
-      {"range", make_range}, {"dict", make_dict}, {"namespace", make_namespace}, {"cycler", make_cycler},
-      {"joiner", make_joiner}, {"raise_exception", raise_exception}, {"strftime_now", strftime_now}};
+  static const Table<Function> functions = {{"range", make_range},         {"dict", make_dict},
+                                            {"namespace", make_namespace}, {"cycler", make_cycler},
+                                            {"joiner", make_joiner},       {"raise_exception", raise_exception},
+                                            {"strftime_now", strftime_now}};
   return functions;
 }
 
 bool is_forbidden_method(const Value& self, std::string_view name) {
-  static constexpr std::array<std::string_view, 8> kList = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"};
+  static constexpr std::array<std::string_view, 8> kList = {"append", "clear",  "extend",  "insert",
+                                                            "pop",    "remove", "reverse", "sort"};
   static constexpr std::array<std::string_view, 5> kDict = {"clear", "pop", "popitem", "setdefault", "update"};
   if (self.is(Kind::list)) return std::find(kList.begin(), kList.end(), name) != kList.end();
   if (self.is(Kind::dict)) return std::find(kDict.begin(), kDict.end(), name) != kDict.end();
@@ -208,21 +212,21 @@ bool is_forbidden_method(const Value& self, std::string_view name) {
 
 Method find_method(const Value& self, std::string_view name) {
   static const Table<Method> dict = {{"items", dict_items}, {"keys", dict_keys}, {"values", dict_values},
-                                     {"get", dict_get}, {"copy", same}, {"fromkeys", dict_fromkeys}};
+                                     {"get", dict_get},     {"copy", same},      {"fromkeys", dict_fromkeys}};
   static const Table<Method> list = {{"count", list_count}, {"index", list_index}, {"copy", same}};
   static const Table<Method> tuple = {{"count", list_count}, {"index", list_index}};
   static const Table<Method> loop = {{"cycle", loop_cycle}, {"changed", loop_changed}};
   static const Table<Method> cycler = {{"next", cycler_next}, {"reset", cycler_reset}};
   static const Table<Method> joiner = {{"__call__", joiner_call}};
   static const Table<Method> none;
-  const Table<Method>& table = self.is_string()           ? string_methods()
-                               : self.is(Kind::dict)      ? dict
-                               : self.is(Kind::list)      ? list
-                               : self.is(Kind::tuple)     ? tuple
-                               : self.is(Kind::loop)      ? loop
-                               : self.is(Kind::cycler)    ? cycler
-                               : self.is(Kind::joiner)    ? joiner
-                                                          : none;
+  const Table<Method>& table = self.is_string()        ? string_methods()
+                               : self.is(Kind::dict)   ? dict
+                               : self.is(Kind::list)   ? list
+                               : self.is(Kind::tuple)  ? tuple
+                               : self.is(Kind::loop)   ? loop
+                               : self.is(Kind::cycler) ? cycler
+                               : self.is(Kind::joiner) ? joiner
+                                                       : none;
   if (self.is(Kind::cycler) && name == "current") return nullptr;
   const auto found = table.find(name);
   return found == table.end() ? nullptr : found->second;

@@ -360,7 +360,8 @@ Value Interpreter::evaluate_call(const Expression& e) {
 
 Value Interpreter::evaluate_filter(const Expression& e, const Value* input) {
   if (e.op != Op::filter) problem("a filter is wanted");
-  const Value value = e.parts[0] ? (input != nullptr ? evaluate_filter(*e.parts[0], input) : evaluate(*e.parts[0])) : *input;
+  const Value value =
+      e.parts[0] ? (input != nullptr ? evaluate_filter(*e.parts[0], input) : evaluate(*e.parts[0])) : *input;
   Arguments arguments;
   evaluate_arguments(e.arguments, arguments);
   line_ = e.line;
@@ -368,8 +369,10 @@ Value Interpreter::evaluate_filter(const Expression& e, const Value* input) {
 }
 
 bool Interpreter::compare_values(Comparison op, const Value& left, const Value& right) {
-  if (left.is_string() && right.is_string()) charge(std::min(left.text().size(), right.text().size()) / 64);
-  else charge(std::min(left.weight(), right.weight()));
+  if (left.is_string() && right.is_string())
+    charge(std::min(left.text().size(), right.text().size()) / 64);
+  else
+    charge(std::min(left.weight(), right.weight()));
   switch (op) {
     case Comparison::equal: return equal(left, right);
     case Comparison::not_equal: return !equal(left, right);
@@ -379,8 +382,10 @@ bool Interpreter::compare_values(Comparison op, const Value& left, const Value& 
     case Comparison::greater_equal: return compare(left, right, ">=") >= 0;
     case Comparison::in:
     case Comparison::not_in:
-      if (right.is_string()) charge(right.text().size() / 64);
-      else charge(right.weight());
+      if (right.is_string())
+        charge(right.text().size() / 64);
+      else
+        charge(right.weight());
       return contains(right, left) == (op == Comparison::in);
   }
   return false;

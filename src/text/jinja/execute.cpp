@@ -105,10 +105,6 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement) {
       break;
     }
     case Action::generation: run_generation(statement); break;
-    case Action::scope: {
-      const Inside inside(*this);
-      return run_block(statement.body);
-    }
     case Action::break_loop: return Flow::broken;
     case Action::continue_loop: return Flow::next;
   }
@@ -229,7 +225,8 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement, const Value&
 Value Interpreter::call_loop(LoopObject& loop, Arguments& arguments) {
   const Bound bound(arguments, "loop", {"iterable"}, 1);
   if (!loop.statement->is_recursive) problem("the loop must have the 'recursive' marker to be called");
-  if (depth_ + 10 > kLimits.evaluation_depth) problem("loops are called deeper than {} levels", kLimits.evaluation_depth);
+  if (depth_ + 10 > kLimits.evaluation_depth)
+    problem("loops are called deeper than {} levels", kLimits.evaluation_depth);
   depth_ += 10;
   std::string text_of_loop;
   std::string* outer = std::exchange(out_, &text_of_loop);
@@ -245,7 +242,8 @@ Value Interpreter::call_loop(LoopObject& loop, Arguments& arguments) {
 Value Interpreter::call_macro(const MacroCode& code, const ScopePtr& scope, Arguments& arguments) {
   // A macro's body has statements around its expressions.
   constexpr int kDepth = 10;
-  if (depth_ + kDepth > kLimits.evaluation_depth) problem("macros are called deeper than {} levels", kLimits.evaluation_depth / kDepth);
+  if (depth_ + kDepth > kLimits.evaluation_depth)
+    problem("macros are called deeper than {} levels", kLimits.evaluation_depth / kDepth);
   depth_ += kDepth;
   const int line = line_;
   const Inside inside(*this, scope);
@@ -272,7 +270,8 @@ Value Interpreter::call_macro(const MacroCode& code, const ScopePtr& scope, Argu
   }
   const std::size_t count = code.parameters.size();
   const auto is_parameter = [&](const char* name) {
-    return std::any_of(code.parameters.begin(), code.parameters.end(), [&](const Parameter& p) { return p.name == name; });
+    return std::any_of(code.parameters.begin(), code.parameters.end(),
+                       [&](const Parameter& p) { return p.name == name; });
   };
   if (code.uses_caller && !is_parameter("caller")) {
     std::optional<Value> caller = take("caller");

@@ -11,7 +11,8 @@ namespace llmfp8::jinja {
 // Counts how deep the parser has called itself.
 struct ExpressionParser::Nesting {
   explicit Nesting(ExpressionParser& parser) : count(parser.nesting_) {
-    if (++count > kLimits.expression_depth) parser.wrong(fmt::format("nested deeper than {} levels", kLimits.expression_depth));
+    if (++count > kLimits.expression_depth)
+      parser.wrong(fmt::format("nested deeper than {} levels", kLimits.expression_depth));
   }
   ~Nesting() { --count; }
   int& count;
@@ -58,7 +59,8 @@ std::string ExpressionParser::expect_name() {
 }
 
 void ExpressionParser::expect(TokenType type) {
-  if (current().type != type) wrong(fmt::format("expected {}, got {}", describe(Token{type, 1, "", 0, 0}), describe(current())));
+  if (current().type != type)
+    wrong(fmt::format("expected {}, got {}", describe(Token{type, 1, "", 0, 0}), describe(current())));
   next();
 }
 
@@ -80,7 +82,8 @@ void ExpressionParser::settle(Expression& node) const {
   look(node.arguments.star);
   look(node.arguments.double_star);
   node.depth = depth + 1;
-  if (node.depth > kLimits.expression_depth) wrong(fmt::format("nested deeper than {} levels", kLimits.expression_depth));
+  if (node.depth > kLimits.expression_depth)
+    wrong(fmt::format("nested deeper than {} levels", kLimits.expression_depth));
 }
 
 namespace {
@@ -139,8 +142,8 @@ ExpressionPtr ExpressionParser::logical_not() {
 
 ExpressionPtr ExpressionParser::comparison() {
   static const std::map<std::string_view, Comparison> kOperators = {
-      {"==", Comparison::equal}, {"!=", Comparison::not_equal}, {"<", Comparison::less}, {"<=", Comparison::less_equal},
-      {">", Comparison::greater}, {">=", Comparison::greater_equal}};
+      {"==", Comparison::equal},      {"!=", Comparison::not_equal}, {"<", Comparison::less},
+      {"<=", Comparison::less_equal}, {">", Comparison::greater},    {">=", Comparison::greater_equal}};
   const int line = current().line;
   std::vector<ExpressionPtr> parts = one(sum());
   std::vector<Comparison> operators;

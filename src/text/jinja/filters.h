@@ -19,15 +19,17 @@ struct Arguments {
   std::vector<std::pair<std::string, Value>> named;
 };
 
-// The arguments of a call by the names of its parameters. Throws Problem: too many, an unknown name, one twice, or fewer
-// than `required`.
+// The arguments of a call by the names of its parameters. Throws Problem: too many, an unknown name, one twice, or
+// fewer than `required`.
 class Bound {
  public:
   Bound(const Arguments& arguments, std::string_view function, std::initializer_list<std::string_view> names,
         std::size_t required = 0);
   bool has(std::size_t i) const { return given_[i]; }
   const Value& operator[](std::size_t i) const { return values_[i]; }
-  std::string text(std::size_t i, std::string_view otherwise) const { return given_[i] ? str(values_[i]) : std::string(otherwise); }
+  std::string text(std::size_t i, std::string_view otherwise) const {
+    return given_[i] ? str(values_[i]) : std::string(otherwise);
+  }
   std::int64_t whole(std::size_t i, std::int64_t otherwise) const;
   bool flag(std::size_t i, bool otherwise) const { return given_[i] ? truth(values_[i]) : otherwise; }
 

@@ -29,7 +29,9 @@ std::string digits_of(std::uint64_t value, int base, bool upper) {
   char buffer[72];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, base).ptr;
   std::string text(buffer, end);
-  if (upper) std::transform(text.begin(), text.end(), text.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+  if (upper)
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
   return text;
 }
 
@@ -39,13 +41,17 @@ std::string with_groups(std::string digits, char group) {
   return digits;
 }
 
-std::string signed_text(bool negative, char sign) { return negative ? "-" : sign == '+' ? "+" : sign == ' ' ? " " : ""; }
+std::string signed_text(bool negative, char sign) {
+  return negative ? "-" : sign == '+' ? "+" : sign == ' ' ? " " : "";
+}
 
 // body is padded between its sign and its digits where align is '='.
 std::string padded(const Spec& spec, const std::string& sign, const std::string& body, char usual) {
   const std::int64_t missing = spec.width - count_code_points(sign + body);
   if (missing <= 0) return sign + body;
-  const auto pad = [&](std::int64_t count) { return encode_text(std::u32string(static_cast<std::size_t>(count), spec.fill)); };
+  const auto pad = [&](std::int64_t count) {
+    return encode_text(std::u32string(static_cast<std::size_t>(count), spec.fill));
+  };
   switch (spec.align != 0 ? spec.align : usual) {
     case '<': return sign + body + pad(missing);
     case '^': return pad(missing / 2) + sign + body + pad(missing - missing / 2);
@@ -99,8 +105,14 @@ std::string format_whole(const Spec& spec, std::int64_t value) {
       body = digits_of(size, 16, spec.type == 'X');
       prefix = spec.type == 'X' ? "0X" : "0x";
       break;
-    case 'o': body = digits_of(size, 8, false); prefix = "0o"; break;
-    case 'b': body = digits_of(size, 2, false); prefix = "0b"; break;
+    case 'o':
+      body = digits_of(size, 8, false);
+      prefix = "0o";
+      break;
+    case 'b':
+      body = digits_of(size, 2, false);
+      prefix = "0b";
+      break;
     default: body = digits_of(size, 10, false);
   }
   if (spec.grouped) body = with_groups(std::move(body), spec.group);
@@ -130,7 +142,8 @@ class PercentFormatter {
     }
     const std::size_t given = values_.is(Kind::tuple) ? values_.items().size() : 1;
     const bool rest_allowed = values_.is(Kind::dict) || values_.is(Kind::list);
-    if (taken_ < given && !(rest_allowed && taken_ == 0)) problem("not all arguments converted during string formatting");
+    if (taken_ < given && !(rest_allowed && taken_ == 0))
+      problem("not all arguments converted during string formatting");
     return out;
   }
 
@@ -172,7 +185,8 @@ class PercentFormatter {
       if (end == std::string::npos) problem("incomplete format key");
       if (!values_.is(Kind::dict)) problem("format requires a mapping");
       named = values_.find(std::string_view(format_).substr(at_ + 1, end - at_ - 1));
-      if (named == nullptr) problem("no value '{}' for the format", format_.substr(at_ + 1, end - at_ - 1).substr(0, 60));
+      if (named == nullptr)
+        problem("no value '{}' for the format", format_.substr(at_ + 1, end - at_ - 1).substr(0, 60));
       at_ = end + 1;
     }
     Spec spec;
@@ -217,7 +231,8 @@ class PercentFormatter {
       case 'r': return as_text(repr(value));
       case 'c': {
         if (value.is_string() && count_code_points(value.text()) == 1) return as_text(value.text());
-        if (!value.is_whole() || value.whole() < 0 || value.whole() > 0x10FFFF) problem("%c requires an int or a unicode character");
+        if (!value.is_whole() || value.whole() < 0 || value.whole() > 0x10FFFF)
+          problem("%c requires an int or a unicode character");
         return as_text(encode_text(std::u32string(1, static_cast<char32_t>(value.whole()))));
       }
       case 'd':
@@ -305,7 +320,9 @@ Spec parse_spec(const std::string& text) {
 std::string format_value(const Value& value, const std::string& spec_text) {
   if (spec_text.empty()) return str(value);
   const Spec spec = parse_spec(spec_text);
-  const auto unknown = [&]() { problem("unknown format code '{}' for object of type '{}'", spec.type, type_name(value)); };
+  const auto unknown = [&]() {
+    problem("unknown format code '{}' for object of type '{}'", spec.type, type_name(value));
+  };
   if (value.is_string()) {
     if ((spec.type != 0 && spec.type != 's') || spec.align == '=') {
       if (spec.align == '=' && spec.fill == '0' && (spec.type == 0 || spec.type == 's')) {
@@ -373,9 +390,12 @@ class BraceFormatter {
     Value value = lookup(name);
     if (rest.starts_with('!')) {
       if (rest.size() < 2 || (rest.size() > 2 && rest[2] != ':')) problem("expected ':' after conversion specifier");
-      if (rest[1] == 'r' || rest[1] == 'a') value = run_.text(repr(value));
-      else if (rest[1] == 's') value = run_.text(str(value));
-      else problem("unknown conversion specifier");
+      if (rest[1] == 'r' || rest[1] == 'a')
+        value = run_.text(repr(value));
+      else if (rest[1] == 's')
+        value = run_.text(str(value));
+      else
+        problem("unknown conversion specifier");
       rest.remove_prefix(2);
     }
     if (rest.starts_with(':')) rest.remove_prefix(1);
@@ -391,9 +411,12 @@ class BraceFormatter {
       const std::size_t stop = is_item ? name.find(']', end) : std::min(name.find_first_of(".[", end + 1), name.size());
       if (stop == std::string_view::npos) problem("Missing ']' in format string");
       const std::string key(name.substr(end + 1, stop - end - 1));
-      const bool is_index = is_item && !key.empty() && key.size() < 10 && std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
-      if (is_index) value = run_.item(value, Value::integer(std::stoll(key)));
-      else value = is_item ? run_.item(value, Value::string(key)) : run_.attribute(value, key);
+      const bool is_index = is_item && !key.empty() && key.size() < 10 &&
+                            std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+      if (is_index)
+        value = run_.item(value, Value::integer(std::stoll(key)));
+      else
+        value = is_item ? run_.item(value, Value::string(key)) : run_.attribute(value, key);
       if (is_item && value.is_undefined()) problem("{}", value.why());
       end = is_item ? stop + 1 : stop;
     }
@@ -407,7 +430,8 @@ class BraceFormatter {
       (name.empty() ? is_automatic_ : is_manual_) = true;
       if (is_automatic_ && is_manual_) problem("cannot mix automatic field numbering and manual field specification");
       const std::size_t index = name.empty() ? automatic_++ : static_cast<std::size_t>(std::stoul(name));
-      if (index >= arguments_.positional.size()) problem("Replacement index {} out of range for positional args tuple", index);
+      if (index >= arguments_.positional.size())
+        problem("Replacement index {} out of range for positional args tuple", index);
       return arguments_.positional[index];
     }
     for (const auto& [known, value] : arguments_.named)

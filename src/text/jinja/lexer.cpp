@@ -188,8 +188,9 @@ class Lexer {
   // Digits with single underscores between them; the end.
   std::size_t digits(std::size_t at) const {
     std::size_t end = at;
-    while (end < source_.size() && (is_decimal_digit(source_[end]) || (source_[end] == '_' && end > at && end + 1 < source_.size() &&
-                                                                       is_decimal_digit(source_[end + 1]))))
+    while (end < source_.size() &&
+           (is_decimal_digit(source_[end]) ||
+            (source_[end] == '_' && end > at && end + 1 < source_.size() && is_decimal_digit(source_[end + 1]))))
       ++end;
     return end;
   }
@@ -205,7 +206,8 @@ class Lexer {
       is_real = true;
     }
     if (end < source_.size() && (source_[end] == 'e' || source_[end] == 'E')) {
-      const std::size_t from = end + 1 < source_.size() && (source_[end + 1] == '-' || source_[end + 1] == '+') ? end + 2 : end + 1;
+      const std::size_t from =
+          end + 1 < source_.size() && (source_[end + 1] == '-' || source_[end + 1] == '+') ? end + 2 : end + 1;
       if (digits(from) > from) {
         end = digits(from);
         is_real = true;
@@ -231,7 +233,9 @@ class Lexer {
       from = end = at_ + 2;
       while (end < source_.size() && (is_name_part(source_[end]))) ++end;
     } else if (source_[at_] == '0') {
-      while (end < source_.size() && (source_[end] == '0' || (source_[end] == '_' && source_.substr(end + 1, 1) == "0"))) ++end;
+      while (end < source_.size() &&
+             (source_[end] == '0' || (source_[end] == '_' && source_.substr(end + 1, 1) == "0")))
+        ++end;
     } else {
       end = digits(at_);
     }
@@ -261,11 +265,16 @@ class Lexer {
       const char c = text[++i];
       constexpr std::string_view kNames = "ntrabfv\\'\"", kValues = "\n\t\r\a\b\f\v\\'\"";
       const std::size_t known = kNames.find(c);
-      if (known != kNone) out += kValues[known];
-      else if (c >= '0' && c <= '7') i = octal(text, i, out);
-      else if (c == 'x' || c == 'u' || c == 'U') i = hexadecimal(text, i, out);
-      else if (c == 'N') wrong("\\N{…} in a string is not supported");
-      else if (c != '\n') out.append({'\\', c});
+      if (known != kNone)
+        out += kValues[known];
+      else if (c >= '0' && c <= '7')
+        i = octal(text, i, out);
+      else if (c == 'x' || c == 'u' || c == 'U')
+        i = hexadecimal(text, i, out);
+      else if (c == 'N')
+        wrong("\\N{…} in a string is not supported");
+      else if (c != '\n')
+        out.append({'\\', c});
     }
     return out;
   }
@@ -284,7 +293,8 @@ class Lexer {
     const std::string_view digits = text.substr(at + 1, wanted);
     std::uint32_t code = 0;
     const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
-    if (digits.size() != wanted || result.ptr != digits.data() + digits.size()) wrong(fmt::format("truncated \\{} in a string", text[at]));
+    if (digits.size() != wanted || result.ptr != digits.data() + digits.size())
+      wrong(fmt::format("truncated \\{} in a string", text[at]));
     if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) wrong("a \\u in a string is no character");
     append_code_point(out, static_cast<char32_t>(code));
     return at + wanted;
@@ -298,7 +308,8 @@ class Lexer {
     const char c = text[0];
     if (text.size() == 1 && std::string_view("+-/*%~[](){}<>=.:|,;").find(c) == kNone) {
       const std::size_t size = code_point_bytes(source_, at_);
-      wrong(fmt::format("unexpected char '{}'", static_cast<unsigned char>(c) < 0x20 ? "?" : source_.substr(at_, size)));
+      wrong(
+          fmt::format("unexpected char '{}'", static_cast<unsigned char>(c) < 0x20 ? "?" : source_.substr(at_, size)));
     }
     if (c == '(' || c == '[' || c == '{') open.push_back(c == '(' ? ')' : c == '[' ? ']' : '}');
     if (c == ')' || c == ']' || c == '}') {

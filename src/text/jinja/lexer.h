@@ -1,5 +1,5 @@
-// Source of a template to tokens, white space already dealt with (trim_blocks, lstrip_blocks, '-' and '+'). Called by the
-// parser.
+// Source of a template to tokens, white space already dealt with (trim_blocks, lstrip_blocks, '-' and '+'). Called by
+// the parser.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,19 @@
 
 namespace llmfp8::jinja {
 
-enum class TokenType { data, variable_begin, variable_end, block_begin, block_end, name, string, integer, real, op, end };
+enum class TokenType {
+  data,
+  variable_begin,
+  variable_end,
+  block_begin,
+  block_end,
+  name,
+  string,
+  integer,
+  real,
+  op,
+  end
+};
 
 struct Token {
   TokenType type = TokenType::end;

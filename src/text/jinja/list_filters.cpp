@@ -28,7 +28,8 @@ class Path {
     if (name.is(Kind::none)) return;
     if (!name.is_string()) problem("an attribute is named by a str or an int, not {}", type_name(name));
     for (const std::string_view part : split_at(name.text(), ".", -1)) {
-      const bool is_index = !part.empty() && part.size() < 10 && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+      const bool is_index = !part.empty() && part.size() < 10 &&
+                            std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
       keys_.push_back(is_index ? Value::integer(std::stoll(std::string(part))) : Value::string(std::string(part)));
     }
   }
@@ -130,7 +131,8 @@ Value reverse(Interpreter& run, const Value& input, Arguments& arguments) {
   }
   Values items = walked(run, input);
   std::reverse(items.begin(), items.end());
-  return input.is(Kind::generator) || input.is_undefined() ? run.list(std::move(items)) : Value::generator(std::move(items));
+  return input.is(Kind::generator) || input.is_undefined() ? run.list(std::move(items))
+                                                           : Value::generator(std::move(items));
 }
 
 Value items_filter(Interpreter& run, const Value& input, Arguments& arguments) {
@@ -170,7 +172,8 @@ Value sort(Interpreter& run, const Value& input, Arguments& arguments) {
   const Value name = path_name(bound, 2);
   std::vector<Path> paths;
   if (name.is_string())
-    for (const std::string_view part : split_at(name.text(), ",", -1)) paths.emplace_back(Value::string(std::string(part)));
+    for (const std::string_view part : split_at(name.text(), ",", -1))
+      paths.emplace_back(Value::string(std::string(part)));
   else
     paths.emplace_back(name);
   std::vector<Keyed> rows;
@@ -206,7 +209,8 @@ Value extreme(Interpreter& run, const Value& input, Arguments& arguments) {
   std::size_t best = 0;
   for (std::size_t i = 1; i < rows.size(); ++i) {
     run.charge(1);
-    if (largest ? compare(rows[i].key, rows[best].key, ">") > 0 : compare(rows[i].key, rows[best].key, "<") < 0) best = i;
+    if (largest ? compare(rows[i].key, rows[best].key, ">") > 0 : compare(rows[i].key, rows[best].key, "<") < 0)
+      best = i;
   }
   return rows[best].value;
 }
@@ -341,13 +345,31 @@ Value attr(Interpreter& run, const Value& input, Arguments& arguments) {
 }  // namespace
 
 const Table<Filter>& list_filters() {
-  static const Table<Filter> filters = {
-      {"attr", attr}, {"batch", batch}, {"count", length_filter}, {"d", default_filter}, {"default", default_filter},
-      {"dictsort", dictsort}, {"first", first}, {"groupby", groupby}, {"items", items_filter}, {"join", join},
-      {"last", last}, {"length", length_filter}, {"list", list}, {"map", map}, {"max", extreme<true>},
-      {"min", extreme<false>}, {"reject", select<false, false>}, {"rejectattr", select<true, false>},
-      {"reverse", reverse}, {"select", select<false, true>}, {"selectattr", select<true, true>}, {"slice", slice_filter},
-      {"sort", sort}, {"sum", sum}, {"unique", unique}};
+  static const Table<Filter> filters = {{"attr", attr},
+                                        {"batch", batch},
+                                        {"count", length_filter},
+                                        {"d", default_filter},
+                                        {"default", default_filter},
+                                        {"dictsort", dictsort},
+                                        {"first", first},
+                                        {"groupby", groupby},
+                                        {"items", items_filter},
+                                        {"join", join},
+                                        {"last", last},
+                                        {"length", length_filter},
+                                        {"list", list},
+                                        {"map", map},
+                                        {"max", extreme<true>},
+                                        {"min", extreme<false>},
+                                        {"reject", select<false, false>},
+                                        {"rejectattr", select<true, false>},
+                                        {"reverse", reverse},
+                                        {"select", select<false, true>},
+                                        {"selectattr", select<true, true>},
+                                        {"slice", slice_filter},
+                                        {"sort", sort},
+                                        {"sum", sum},
+                                        {"unique", unique}};
   return filters;
 }
 

@@ -118,7 +118,9 @@ Value repeated(Interpreter& run, const Value& value, std::int64_t times) {
 Value add(Interpreter& run, const Value& left, const Value& right) {
   if (left.is_string() && right.is_string()) {
     const bool markup = left.is_markup() || right.is_markup();
-    const auto part = [&](const Value& side) { return markup && !side.is_markup() ? escaped(side.text()) : side.text(); };
+    const auto part = [&](const Value& side) {
+      return markup && !side.is_markup() ? escaped(side.text()) : side.text();
+    };
     return run.text(part(left) + part(right), markup);
   }
   if (left.kind() == right.kind() && (left.is(Kind::list) || left.is(Kind::tuple))) {
@@ -135,7 +137,9 @@ Value arithmetic(Interpreter& run, Op op, const Value& left, const Value& right)
     return left.is_whole() && right.is_whole() ? whole_arithmetic(op, left.whole(), right.whole())
                                                : real_arithmetic(op, left.number(), right.number());
   if (op == Op::modulo && left.is_string()) return run.text(percent_format(run, left.text(), right), left.is_markup());
-  const auto is_repeatable = [](const Value& value) { return value.is_string() || value.is(Kind::list) || value.is(Kind::tuple); };
+  const auto is_repeatable = [](const Value& value) {
+    return value.is_string() || value.is(Kind::list) || value.is(Kind::tuple);
+  };
   if (op == Op::multiply && is_repeatable(left) && right.is_whole()) return repeated(run, left, right.whole());
   if (op == Op::multiply && is_repeatable(right) && left.is_whole()) return repeated(run, right, left.whole());
   unsupported(op, left, right);
@@ -168,15 +172,18 @@ SliceBounds slice_bounds(std::int64_t size, const Value& start, const Value& sto
   const auto clamp = [&](const Value& value, std::int64_t otherwise) {
     if (value.is(Kind::none)) return otherwise;
     std::int64_t index = whole(value);
-    if (index < 0) index = index < -size ? (backward ? -1 : 0) : index + size;
-    else if (index >= size) index = backward ? size - 1 : size;
+    if (index < 0)
+      index = index < -size ? (backward ? -1 : 0) : index + size;
+    else if (index >= size)
+      index = backward ? size - 1 : size;
     return index;
   };
   bounds.start = clamp(start, backward ? size - 1 : 0);
   const std::int64_t end = clamp(stop, backward ? -1 : size);
   const std::int64_t distance = backward ? bounds.start - end : end - bounds.start;
   // The unsigned negation is right for the smallest number too.
-  const std::uint64_t stride = backward ? 0 - static_cast<std::uint64_t>(bounds.step) : static_cast<std::uint64_t>(bounds.step);
+  const std::uint64_t stride =
+      backward ? 0 - static_cast<std::uint64_t>(bounds.step) : static_cast<std::uint64_t>(bounds.step);
   if (distance > 0) bounds.count = static_cast<std::int64_t>((static_cast<std::uint64_t>(distance) - 1) / stride + 1);
   return bounds;
 }
@@ -202,11 +209,13 @@ Value slice(Interpreter& run, const Value& value, const Value& start, const Valu
     run.charge(text.size() / 8);
     if (!is_ascii(text)) {
       const std::u32string codes = decode_text(text);
-      return run.text(encode_text(picked(codes, slice_bounds(std::ssize(codes), start, stop, step))), value.is_markup());
+      return run.text(encode_text(picked(codes, slice_bounds(std::ssize(codes), start, stop, step))),
+                      value.is_markup());
     }
     const SliceBounds bounds = slice_bounds(std::ssize(text), start, stop, step);
     if (bounds.step == 1)
-      return run.text(text.substr(bounds.count > 0 ? static_cast<std::size_t>(bounds.start) : 0, static_cast<std::size_t>(bounds.count)),
+      return run.text(text.substr(bounds.count > 0 ? static_cast<std::size_t>(bounds.start) : 0,
+                                  static_cast<std::size_t>(bounds.count)),
                       value.is_markup());
     return run.text(picked(text, bounds), value.is_markup());
   }

@@ -34,7 +34,9 @@ class ExpressionParser {
   [[noreturn]] void unexpected() const;
   static std::string describe(const Token& token);
 
-  ExpressionPtr expression(Inline inline_if = Inline::yes) { return inline_if == Inline::yes ? condition() : logical_or(); }
+  ExpressionPtr expression(Inline inline_if = Inline::yes) {
+    return inline_if == Inline::yes ? condition() : logical_or();
+  }
   // One expression or, with a comma behind it, a tuple. end: the name that ends it ("in"), or none.
   ExpressionPtr tuple(Inline inline_if, bool may_be_empty);
   // Names and tuples of names: the target of `for` and `set`. with_space: also name.attribute.

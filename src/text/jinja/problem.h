@@ -1,5 +1,5 @@
-// What goes wrong inside a template, before the line is known; the interpreter makes an Error of it. Thrown by everything
-// in text/jinja.
+// What goes wrong inside a template, before the line is known; the interpreter makes an Error of it. Thrown by
+// everything in text/jinja.
 #pragma once
 
 #include <cstddef>
@@ -27,10 +27,10 @@ struct Limits {
   std::size_t steps = 40'000'000;                  // evaluated nodes; made bytes count an eighth
   int expression_depth = 200;                      // of a tree in the source
   int statement_depth = 60;
-  std::size_t value_weight = std::size_t{1} << 24; // values inside one value
-  int value_depth = 120;                           // containers inside containers
-  int evaluation_depth = 400;                      // macros that call macros, and the trees inside them
-  std::int64_t range = 100'000;                    // jinja2's own, of range()
+  std::size_t value_weight = std::size_t{1} << 24;  // values inside one value
+  int value_depth = 120;                            // containers inside containers
+  int evaluation_depth = 400;                       // macros that call macros, and the trees inside them
+  std::int64_t range = 100'000;                     // jinja2's own, of range()
 };
 inline constexpr Limits kLimits;
 

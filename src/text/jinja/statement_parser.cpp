@@ -26,7 +26,8 @@ class StatementParser : public ExpressionParser {
 
   // Reads up to one of the names that end it and stands on that name; without names, up to the end.
   void until(const Ends& ends, Block& body) {
-    if (++depth_ > kLimits.statement_depth) wrong(fmt::format("statements nested deeper than {} levels", kLimits.statement_depth));
+    if (++depth_ > kLimits.statement_depth)
+      wrong(fmt::format("statements nested deeper than {} levels", kLimits.statement_depth));
     while (current().type != TokenType::end) {
       if (current().type == TokenType::data) {
         StatementPtr text = make(Action::text);
@@ -54,7 +55,8 @@ class StatementParser : public ExpressionParser {
 
   // "%}", a body, and the name that ends it.
   Block body_until(std::string_view end) {
-    if (skip_op(":")) {}  // jinja2 lets a colon stand there
+    if (skip_op(":")) {
+    }  // jinja2 lets a colon stand there
     expect(TokenType::block_end);
     Block body;
     until({end}, body);
@@ -195,7 +197,8 @@ class StatementParser : public ExpressionParser {
       parameter.name = expect_name();
       for (const Parameter& other : code.parameters)
         if (other.name == parameter.name) wrong(fmt::format("the parameter '{}' stands twice", parameter.name));
-      if (skip_op("=")) parameter.fallback = expression();
+      if (skip_op("="))
+        parameter.fallback = expression();
       else if (!code.parameters.empty() && code.parameters.back().fallback)
         wrong("non-default argument follows default argument");
       code.parameters.push_back(std::move(parameter));
@@ -241,7 +244,8 @@ class StatementParser : public ExpressionParser {
 }  // namespace
 
 Block parse_template(std::string_view source) {
-  if (source.size() > kLimits.source_bytes) problem("line 1: {} bytes, a template may have {}", source.size(), kLimits.source_bytes);
+  if (source.size() > kLimits.source_bytes)
+    problem("line 1: {} bytes, a template may have {}", source.size(), kLimits.source_bytes);
   return StatementParser(tokenize(source)).whole();
 }
 

@@ -39,7 +39,8 @@ Value strip(Interpreter& run, const Value& self, Arguments& arguments) {
     if (side != Side::left) text = strip_right(text);
     return run.text(std::string(text), self.is_markup());
   }
-  return run.text(stripped(text, wanted_text(bound[0], "strip"), side != Side::right, side != Side::left), self.is_markup());
+  return run.text(stripped(text, wanted_text(bound[0], "strip"), side != Side::right, side != Side::left),
+                  self.is_markup());
 }
 
 // The part of a text that start and end (code points) leave, and its place.
@@ -87,7 +88,8 @@ Value count(Interpreter& run, const Value& self, Arguments& arguments) {
   if (in.is_empty_range) return Value::integer(0);
   if (part.empty()) return Value::integer(count_code_points(in.text) + 1);
   std::int64_t found = 0;
-  for (std::size_t at = in.text.find(part); at != std::string_view::npos; at = in.text.find(part, at + part.size())) ++found;
+  for (std::size_t at = in.text.find(part); at != std::string_view::npos; at = in.text.find(part, at + part.size()))
+    ++found;
   return Value::integer(found);
 }
 
@@ -106,7 +108,8 @@ Value affix(Interpreter&, const Value& self, Arguments& arguments) {
 
 Value replace(Interpreter& run, const Value& self, Arguments& arguments) {
   const Bound bound(arguments, "replace", {"old", "new", "count"}, 2);
-  return run.text(replaced(run, self.text(), wanted_text(bound[0], "replace"), wanted_text(bound[1], "replace"), bound.whole(2, -1)),
+  return run.text(replaced(run, self.text(), wanted_text(bound[0], "replace"), wanted_text(bound[1], "replace"),
+                           bound.whole(2, -1)),
                   self.is_markup());
 }
 
@@ -148,7 +151,8 @@ Value partition(Interpreter& run, const Value& self, Arguments& arguments) {
   const std::size_t at = last ? text.rfind(separator) : text.find(separator);
   if (at == std::string::npos)
     return last ? Value::tuple({run.text(""), run.text(""), self}) : Value::tuple({self, run.text(""), run.text("")});
-  return Value::tuple({run.text(text.substr(0, at)), run.text(separator), run.text(text.substr(at + separator.size()))});
+  return Value::tuple(
+      {run.text(text.substr(0, at)), run.text(separator), run.text(text.substr(at + separator.size()))});
 }
 
 Value join(Interpreter& run, const Value& self, Arguments& arguments) {
@@ -175,7 +179,11 @@ Value justify(Interpreter& run, const Value& self, Arguments& arguments) {
   if (count_code_points(fill) != 1) problem("The fill character must be exactly one character long");
   const std::int64_t width = bound.whole(0, 0);
   if (width > kWidest) problem("a text padded to {} characters", width);
-  return run.text(centered(self.text(), width, fill, side == Side::left ? 0 : side == Side::right ? 1 : 2), self.is_markup());
+  return run.text(centered(self.text(), width, fill,
+                           side == Side::left    ? 0
+                           : side == Side::right ? 1
+                                                 : 2),
+                  self.is_markup());
 }
 
 Value zfill(Interpreter& run, const Value& self, Arguments& arguments) {
@@ -232,7 +240,8 @@ Value has_case(Interpreter& run, const Value& self, Arguments& arguments) {
   no_arguments(arguments, "str method");
   run.charge(self.text().size() / 8);
   const std::u32string codes = decode_text(self.text());
-  return Value::boolean(std::any_of(codes.begin(), codes.end(), is_right) && std::none_of(codes.begin(), codes.end(), is_wrong));
+  return Value::boolean(std::any_of(codes.begin(), codes.end(), is_right) &&
+                        std::none_of(codes.begin(), codes.end(), is_wrong));
 }
 
 bool not_lower(char32_t code) { return is_upper(code) || is_title(code); }
@@ -265,19 +274,49 @@ Value isidentifier(Interpreter&, const Value& self, Arguments&) {
 }  // namespace
 
 const Table<Method>& string_methods() {
-  static const Table<Method> methods = {
-      {"capitalize", changed<capitalize>}, {"casefold", changed<lower>}, {"center", justify<Side::both>}, {"count", count},
-      {"endswith", affix<false>}, {"expandtabs", expandtabs}, {"find", find<false, false>}, {"format", format},
-      {"index", find<false, true>}, {"isalnum", all_are<is_alnum>}, {"isalpha", all_are<is_letter>}, {"isascii", isascii},
-      {"isdecimal", all_are<is_decimal>}, {"isdigit", all_are<is_digit>}, {"isidentifier", isidentifier},
-      {"islower", has_case<is_lower, not_lower>}, {"isnumeric", all_are<is_numeric>}, {"isprintable", isprintable},
-      {"isspace", all_are<is_space>}, {"istitle", istitle}, {"isupper", has_case<is_upper, not_upper>}, {"join", join},
-      {"ljust", justify<Side::left>}, {"lower", changed<lower>}, {"lstrip", strip<Side::left>}, {"partition", partition<false>},
-      {"removeprefix", remove_affix<true>}, {"removesuffix", remove_affix<false>}, {"replace", replace},
-      {"rfind", find<true, false>}, {"rindex", find<true, true>}, {"rjust", justify<Side::right>},
-      {"rpartition", partition<true>}, {"rsplit", rsplit}, {"rstrip", strip<Side::right>}, {"split", split},
-      {"splitlines", splitlines}, {"startswith", affix<true>}, {"strip", strip<Side::both>}, {"swapcase", changed<swapcase>},
-      {"title", changed<title>}, {"upper", changed<upper>}, {"zfill", zfill}};
+  static const Table<Method> methods = {{"capitalize", changed<capitalize>},
+                                        {"casefold", changed<lower>},
+                                        {"center", justify<Side::both>},
+                                        {"count", count},
+                                        {"endswith", affix<false>},
+                                        {"expandtabs", expandtabs},
+                                        {"find", find<false, false>},
+                                        {"format", format},
+                                        {"index", find<false, true>},
+                                        {"isalnum", all_are<is_alnum>},
+                                        {"isalpha", all_are<is_letter>},
+                                        {"isascii", isascii},
+                                        {"isdecimal", all_are<is_decimal>},
+                                        {"isdigit", all_are<is_digit>},
+                                        {"isidentifier", isidentifier},
+                                        {"islower", has_case<is_lower, not_lower>},
+                                        {"isnumeric", all_are<is_numeric>},
+                                        {"isprintable", isprintable},
+                                        {"isspace", all_are<is_space>},
+                                        {"istitle", istitle},
+                                        {"isupper", has_case<is_upper, not_upper>},
+                                        {"join", join},
+                                        {"ljust", justify<Side::left>},
+                                        {"lower", changed<lower>},
+                                        {"lstrip", strip<Side::left>},
+                                        {"partition", partition<false>},
+                                        {"removeprefix", remove_affix<true>},
+                                        {"removesuffix", remove_affix<false>},
+                                        {"replace", replace},
+                                        {"rfind", find<true, false>},
+                                        {"rindex", find<true, true>},
+                                        {"rjust", justify<Side::right>},
+                                        {"rpartition", partition<true>},
+                                        {"rsplit", rsplit},
+                                        {"rstrip", strip<Side::right>},
+                                        {"split", split},
+                                        {"splitlines", splitlines},
+                                        {"startswith", affix<true>},
+                                        {"strip", strip<Side::both>},
+                                        {"swapcase", changed<swapcase>},
+                                        {"title", changed<title>},
+                                        {"upper", changed<upper>},
+                                        {"zfill", zfill}};
   return methods;
 }
 

@@ -39,7 +39,8 @@ namespace {
 // Bytes before the first white space.
 std::size_t word_size(std::string_view text) {
   std::size_t at = 0;
-  while (at < text.size() && strip_left(text.substr(at, code_point_bytes(text, at))).size() > 0) at += code_point_bytes(text, at);
+  while (at < text.size() && strip_left(text.substr(at, code_point_bytes(text, at))).size() > 0)
+    at += code_point_bytes(text, at);
   return at;
 }
 
@@ -94,7 +95,8 @@ std::vector<std::string_view> lines_of(std::string_view text, bool keep_ends) {
   std::size_t start = 0;
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t size = code_point_bytes(text, at);
-    const char32_t code = size == 1 ? static_cast<char32_t>(static_cast<unsigned char>(text[at])) : decode_text(text.substr(at, size))[0];
+    const char32_t code =
+        size == 1 ? static_cast<char32_t>(static_cast<unsigned char>(text[at])) : decode_text(text.substr(at, size))[0];
     std::size_t next = at + size;
     if ((size == 1 && code >= 0x80) || !ends_line(code)) {
       at = next;
@@ -117,7 +119,8 @@ std::string stripped(std::string_view text, std::string_view chars, bool left, b
   return encode_text(std::u32string_view(codes).substr(begin, end - begin));
 }
 
-std::string replaced(Interpreter& run, const std::string& text, const std::string& from, const std::string& to, std::int64_t most) {
+std::string replaced(Interpreter& run, const std::string& text, const std::string& from, const std::string& to,
+                     std::int64_t most) {
   std::string out;
   std::int64_t done = 0;
   const auto may_go_on = [&] {

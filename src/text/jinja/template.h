@@ -1,5 +1,5 @@
-// A chat template in Jinja, rendered as jinja2's immutable sandbox does with the settings and additions of transformers'
-// apply_chat_template. Called by ChatTemplate.
+// A chat template in Jinja, rendered as jinja2's immutable sandbox does with the settings and additions of
+// transformers' apply_chat_template. Called by ChatTemplate.
 #pragma once
 
 #include <cstddef>
@@ -30,15 +30,15 @@ struct Rendered {
 // Thread-safe once it is made.
 class Template {
  public:
-  // origin: for messages. Throws Error, one line: a syntax error or a statement, filter or test that is unknown, with the
-  // template's line; beyond a limit of problem.h.
+  // origin: for messages. Throws Error, one line: a syntax error or a statement, filter or test that is unknown, with
+  // the template's line; beyond a limit of problem.h.
   Template(std::string_view source, std::string origin);
   Template(Template&&) noexcept;
   Template& operator=(Template&&) noexcept;
   ~Template();
 
-  // variables: an object. Throws Error, one line, with the template's line: what the template raises itself, what Python
-  // would raise, or a limit that is reached.
+  // variables: an object. Throws Error, one line, with the template's line: what the template raises itself, what
+  // Python would raise, or a limit that is reached.
   Rendered render(const nlohmann::ordered_json& variables, const RenderOptions& options) const;
 
   bool has_generation() const;  // a {% generation %} block stands in it

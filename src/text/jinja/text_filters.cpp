@@ -25,7 +25,9 @@ Value changed(Interpreter& run, const Value& input, Arguments& arguments) {
 std::string title_filter(std::string_view text) {
   std::string out;
   const std::u32string codes = decode_text(text);
-  const auto splits = [](char32_t c) { return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || is_space(c); };
+  const auto splits = [](char32_t c) {
+    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || is_space(c);
+  };
   for (std::size_t at = 0; at < codes.size();) {
     std::size_t end = at;
     const bool gap = splits(codes[at]);
@@ -40,7 +42,8 @@ std::string title_filter(std::string_view text) {
 Value trim(Interpreter& run, const Value& input, Arguments& arguments) {
   const Bound bound(arguments, "trim", {"chars"});
   const std::string text = str(input);
-  if (!bound.has(0) || bound[0].is(Kind::none)) return run.text(std::string(strip_left(strip_right(text))), input.is_markup());
+  if (!bound.has(0) || bound[0].is(Kind::none))
+    return run.text(std::string(strip_left(strip_right(text))), input.is_markup());
   if (!bound[0].is_string()) problem("trim: a str is wanted, not {}", type_name(bound[0]));
   return run.text(stripped(text, bound[0].text(), true, true), input.is_markup());
 }
@@ -109,7 +112,8 @@ Value truncate(Interpreter& run, const Value& input, Arguments& arguments) {
   if (!input.is_string()) problem("truncate: a str is wanted, not {}", type_name(input));
   const std::u32string codes = decode_text(input.text());
   const std::string end = bound.text(2, "...");
-  const std::int64_t length = bound.whole(0, 255), leeway = bound.has(3) && !bound[3].is(Kind::none) ? bound.whole(3, 5) : 5;
+  const std::int64_t length = bound.whole(0, 255),
+                     leeway = bound.has(3) && !bound[3].is(Kind::none) ? bound.whole(3, 5) : 5;
   const std::int64_t kept = length - count_code_points(end);
   if (kept < 0) problem("expected length >= {}, got {}", count_code_points(end), length);
   if (leeway < 0) problem("expected leeway >= 0, got {}", leeway);
@@ -131,7 +135,8 @@ Value wordcount(Interpreter&, const Value& input, Arguments& arguments) {
 }
 
 Value format(Interpreter& run, const Value& input, Arguments& arguments) {
-  if (!arguments.named.empty() && !arguments.positional.empty()) problem("can't handle positional and keyword arguments at the same time");
+  if (!arguments.named.empty() && !arguments.positional.empty())
+    problem("can't handle positional and keyword arguments at the same time");
   if (arguments.named.empty()) return run.text(percent_format(run, str(input), Value::tuple(arguments.positional)));
   Entries entries;
   for (const auto& [name, value] : arguments.named) entries.emplace_back(run.text(name), value);
@@ -143,9 +148,12 @@ Value urlencode(Interpreter& run, const Value& input, Arguments& arguments) {
   if (!input.is_string() && is_iterable(input)) problem("urlencode of a {} is not supported", type_name(input));
   std::string out;
   for (const char c : str(input)) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_.-~/").find(c) != std::string_view::npos;
-    if (plain) out += c;
-    else out += fmt::format("%{:02X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       std::string_view("_.-~/").find(c) != std::string_view::npos;
+    if (plain)
+      out += c;
+    else
+      out += fmt::format("%{:02X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
   }
   return run.text(std::move(out));
 }
@@ -183,7 +191,10 @@ std::optional<std::string> number_text(std::string_view text) {
       out += text[i];
       continue;
     }
-    const auto digit = [&](std::size_t at) { return at < text.size() && ((text[at] >= '0' && text[at] <= '9') || ((text[at] | 0x20) >= 'a' && (text[at] | 0x20) <= 'z')); };
+    const auto digit = [&](std::size_t at) {
+      return at < text.size() &&
+             ((text[at] >= '0' && text[at] <= '9') || ((text[at] | 0x20) >= 'a' && (text[at] | 0x20) <= 'z'));
+    };
     if (i == 0 || !digit(i - 1) || !digit(i + 1)) return std::nullopt;
   }
   if (out.starts_with('+')) out.erase(0, 1);
@@ -298,12 +309,28 @@ Value round_filter(Interpreter&, const Value& input, Arguments& arguments) {
 }  // namespace
 
 const Table<Filter>& text_filters() {
-  static const Table<Filter> filters = {
-      {"abs", absolute}, {"capitalize", changed<capitalize>}, {"center", center}, {"e", escape}, {"escape", escape},
-      {"float", to_float}, {"forceescape", forceescape}, {"format", format}, {"indent", indent}, {"int", to_int},
-      {"lower", changed<lower>}, {"replace", replace}, {"round", round_filter}, {"safe", safe}, {"string", string},
-      {"title", changed<title_filter>}, {"tojson", tojson}, {"trim", trim}, {"truncate", truncate},
-      {"upper", changed<upper>}, {"urlencode", urlencode}, {"wordcount", wordcount}};
+  static const Table<Filter> filters = {{"abs", absolute},
+                                        {"capitalize", changed<capitalize>},
+                                        {"center", center},
+                                        {"e", escape},
+                                        {"escape", escape},
+                                        {"float", to_float},
+                                        {"forceescape", forceescape},
+                                        {"format", format},
+                                        {"indent", indent},
+                                        {"int", to_int},
+                                        {"lower", changed<lower>},
+                                        {"replace", replace},
+                                        {"round", round_filter},
+                                        {"safe", safe},
+                                        {"string", string},
+                                        {"title", changed<title_filter>},
+                                        {"tojson", tojson},
+                                        {"trim", trim},
+                                        {"truncate", truncate},
+                                        {"upper", changed<upper>},
+                                        {"urlencode", urlencode},
+                                        {"wordcount", wordcount}};
   return filters;
 }
 

@@ -71,7 +71,8 @@ Value Value::real(double value) {
 }
 
 Value Value::string(std::string text, bool markup) {
-  if (text.size() > kLimits.text_bytes) problem("a text of {} bytes, at most {} are allowed", text.size(), kLimits.text_bytes);
+  if (text.size() > kLimits.text_bytes)
+    problem("a text of {} bytes, at most {} are allowed", text.size(), kLimits.text_bytes);
   auto object = std::make_shared<StringObject>();
   object->text = std::move(text);
   object->markup = markup;
@@ -201,8 +202,7 @@ int compare(const Value& left, const Value& right, std::string_view op) {
   }
   if (left.is_string() && right.is_string()) return left.text().compare(right.text());
   const bool lists = left.kind() == right.kind() && (left.is(Kind::list) || left.is(Kind::tuple));
-  if (!lists)
-    problem("'{}' not supported between instances of '{}' and '{}'", op, type_name(left), type_name(right));
+  if (!lists) problem("'{}' not supported between instances of '{}' and '{}'", op, type_name(left), type_name(right));
   const Values &a = left.items(), &b = right.items();
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
     if (!equal(a[i], b[i])) return compare(a[i], b[i], op);

@@ -1,5 +1,6 @@
 // Values of a chat template as Python has them: numbers, strings, containers in insertion order, and the objects that
-// jinja2 adds. Called by the interpreter and its filters. All but namespaces, loops, cyclers and generators never change.
+// jinja2 adds. Called by the interpreter and its filters. All but namespaces, loops, cyclers and generators never
+// change.
 #pragma once
 
 #include <cstdint>
@@ -27,11 +28,11 @@ enum class Kind {
   tuple,
   dict,
   range,
-  view,        // of a dict: keys(), values(), items()
-  generator,   // what map, select … give: it can be walked through once, and has no length
-  space,       // namespace()
-  function,    // of the language, a method bound to its object, a macro
-  loop,        // the variable `loop`
+  view,       // of a dict: keys(), values(), items()
+  generator,  // what map, select … give: it can be walked through once, and has no length
+  space,      // namespace()
+  function,   // of the language, a method bound to its object, a macro
+  loop,       // the variable `loop`
   cycler,
   joiner,
 };
@@ -40,8 +41,8 @@ class Value;
 using Values = std::vector<Value>;
 using Entries = std::vector<std::pair<Value, Value>>;
 
-// What a value that is no number refers to. depth: of the nesting; weight: the values inside, counted as often as they are
-// met. Both are bounded, so that no walk through a value is too deep or too long.
+// What a value that is no number refers to. depth: of the nesting; weight: the values inside, counted as often as they
+// are met. Both are bounded, so that no walk through a value is too deep or too long.
 struct Object {
   virtual ~Object() = default;
   int depth = 1;
@@ -74,9 +75,9 @@ class Value {
 
   std::int64_t whole() const { return integer_; }  // of integer and boolean
   double number() const { return kind_ == Kind::real ? real_ : static_cast<double>(integer_); }
-  const std::string& text() const;      // of a string
-  const Values& items() const;          // of list, tuple, view, generator
-  const Entries& entries() const;       // of a dict
+  const std::string& text() const;            // of a string
+  const Values& items() const;                // of list, tuple, view, generator
+  const Entries& entries() const;             // of a dict
   const Value* find(const Value& key) const;  // in a dict; throws Problem for a key that cannot be one
   const Value* find(std::string_view key) const;
   std::string why() const;  // of undefined
@@ -105,8 +106,8 @@ struct StringObject : Object {
 
 struct SequenceObject : Object {
   Values items;
-  std::string name;         // of a view: dict_items …
-  std::size_t taken = 0;    // of a generator
+  std::string name;       // of a view: dict_items …
+  std::size_t taken = 0;  // of a generator
 };
 
 struct RangeObject : Object {

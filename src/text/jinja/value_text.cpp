@@ -11,7 +11,8 @@ namespace llmfp8::jinja {
 namespace {
 
 std::string quoted(std::string_view text) {
-  const bool has_single = text.find('\'') != std::string_view::npos, has_double = text.find('"') != std::string_view::npos;
+  const bool has_single = text.find('\'') != std::string_view::npos,
+             has_double = text.find('"') != std::string_view::npos;
   const char quote = has_single && !has_double ? '"' : '\'';
   std::string out(1, quote);
   for (const char32_t code : decode_text(text)) {
@@ -95,8 +96,10 @@ class JsonWriter {
         continue;
       }
       const std::size_t size = code_point_bytes(text, at);
-      if (style_.ensure_ascii) write_escaped(decode_text(text.substr(at, size))[0]);
-      else out_ += text.substr(at, size);
+      if (style_.ensure_ascii)
+        write_escaped(decode_text(text.substr(at, size))[0]);
+      else
+        out_ += text.substr(at, size);
       at += size;
     }
     out_ += '"';
@@ -112,8 +115,10 @@ class JsonWriter {
       case '\f': out_ += "\\f"; return;
       case '\b': out_ += "\\b"; return;
       default:
-        if (static_cast<unsigned char>(c) < 0x20) out_ += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        else out_ += c;
+        if (static_cast<unsigned char>(c) < 0x20)
+          out_ += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+        else
+          out_ += c;
     }
   }
 
@@ -228,7 +233,8 @@ std::string repr(const Value& value) {
     case Kind::boolean: return value.whole() != 0 ? "True" : "False";
     case Kind::integer: return std::to_string(value.whole());
     case Kind::real: return real_text(value.number());
-    case Kind::string: return value.is_markup() ? fmt::format("Markup({})", quoted(value.text())) : quoted(value.text());
+    case Kind::string:
+      return value.is_markup() ? fmt::format("Markup({})", quoted(value.text())) : quoted(value.text());
     case Kind::list: return fmt::format("[{}]", joined(value.items()));
     case Kind::tuple: return fmt::format("({}{}", joined(value.items()), value.items().size() == 1 ? ",)" : ")");
     case Kind::dict: return dict_text(value.entries());
