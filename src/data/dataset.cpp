@@ -71,7 +71,8 @@ Source open_source(const fs::path& path) {
     const std::int64_t rows = file.rows();
     return Source{path, std::move(file), 0, rows};
   }
-  if (compression_of(path) != Compression::none) return Source{path, CompressedJsonl(), 0, count_rows(JsonlStream(path))};
+  if (compression_of(path) != Compression::none)
+    return Source{path, CompressedJsonl(), 0, count_rows(JsonlStream(path))};
   JsonlFile file(path);
   const std::int64_t rows = file.rows();
   return Source{path, std::move(file), 0, rows};
@@ -99,7 +100,8 @@ std::vector<std::string> columns_of(const Source& source) {
 // The row behind the one given last.
 JsonlLine next_line(JsonlStream& lines, const Source& source, std::int64_t row) {
   const std::optional<JsonlLine> line = lines.next();
-  CHECK(line.has_value(), "{}: ends at row {}, it had {} rows when it was opened", source.path.string(), row, source.rows);
+  CHECK(line.has_value(), "{}: ends at row {}, it had {} rows when it was opened", source.path.string(), row,
+        source.rows);
   return *line;
 }
 
@@ -210,7 +212,8 @@ struct Dataset::Impl {
   mutable Place place;
 
   RawRow::Line line_of(const Source& source, std::int64_t row_in_file) const {
-    if (place.source != &source || row_in_file < place.row) place = {&source, std::make_unique<JsonlStream>(source.path), 0};
+    if (place.source != &source || row_in_file < place.row)
+      place = {&source, std::make_unique<JsonlStream>(source.path), 0};
     for (; place.row < row_in_file; ++place.row) next_line(*place.lines, source, place.row);
     const JsonlLine line = next_line(*place.lines, source, place.row++);
     return {std::string(line.text), line.number};
@@ -259,7 +262,8 @@ struct Dataset::Impl {
       line = {jsonl.line(raw.index - source.first_row), jsonl.line_number(raw.index - source.first_row)};
     }
     if (!is_valid_utf8(line.text)) return false;
-    for (auto& [name, text] : parse_jsonl_row(line.text, source.path.string(), line.number)) cells[name] = std::move(text);
+    for (auto& [name, text] : parse_jsonl_row(line.text, source.path.string(), line.number))
+      cells[name] = std::move(text);
     return true;
   }
 };
@@ -282,7 +286,8 @@ std::vector<DatasetRow> Dataset::read(std::int64_t begin, std::int64_t end) cons
   for (std::int64_t index = begin; index < end; ++index) {
     RawRow row{index};
     const Source& source = impl_->source_of(index);
-    if (std::holds_alternative<CompressedJsonl>(source.file)) row.line = impl_->line_of(source, index - source.first_row);
+    if (std::holds_alternative<CompressedJsonl>(source.file))
+      row.line = impl_->line_of(source, index - source.first_row);
     if (std::holds_alternative<ParquetFile>(source.file)) row.cells = impl_->cells_of_group(source, index);
     result.push_back(parse(std::move(row)));
   }
@@ -375,7 +380,8 @@ struct DatasetStream::Impl {
   }
 };
 
-DatasetStream::DatasetStream(const Dataset& dataset, std::int64_t first_row) : impl_(new Impl{*dataset.impl_, first_row, nullptr, nullptr, {}, nullptr}) {}
+DatasetStream::DatasetStream(const Dataset& dataset, std::int64_t first_row)
+    : impl_(new Impl{*dataset.impl_, first_row, nullptr, nullptr, {}, nullptr}) {}
 DatasetStream::~DatasetStream() = default;
 
 std::vector<RawRow> DatasetStream::next(std::int64_t count) {

@@ -25,10 +25,11 @@ constexpr std::size_t kMaxFiles = 100000;
 
 bool is_data_file(const fs::path& path) { return !data_file_name(path).suffix.empty(); }
 
-// Of those that no pattern names. A .json file holds rows only where nothing else does: beside .parquet and .jsonl it is about
-// them; and under these names `datasets` writes what is about the files of a folder.
+// Of those that no pattern names. A .json file holds rows only where nothing else does: beside .parquet and .jsonl it is
+// about them; and under these names `datasets` writes what is about the files of a folder.
 std::vector<std::string> files_with_rows(const std::vector<std::string>& files) {
-  static const std::set<std::string> about = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"};
+  static const std::set<std::string> about = {"config.json", "dataset_info.json", "dataset_infos.json",
+                                              "dataset_dict.json", "state.json"};
   std::vector<std::string> rows, json;
   for (const std::string& file : files) {
     const std::string suffix = data_file_name(file).suffix;
@@ -203,8 +204,10 @@ void check_packed_twice(const std::vector<std::string>& files, const std::string
   for (const std::string& file : files) {
     const fs::path path(file);
     const bool is_packed = path.extension() == ".gz" || path.extension() == ".zst";
-    const auto [other, is_new] = by_name.emplace(is_packed ? file.substr(0, file.size() - path.extension().string().size()) : file, file);
-    CHECK(is_new, "{}: both {} and {}, which by their names hold the same rows; one of them is wanted", origin, other->second, file);
+    const auto [other, is_new] =
+        by_name.emplace(is_packed ? file.substr(0, file.size() - path.extension().string().size()) : file, file);
+    CHECK(is_new, "{}: both {} and {}, which by their names hold the same rows; one of them is wanted", origin,
+          other->second, file);
   }
 }
 
@@ -234,7 +237,8 @@ void check_shards(const std::vector<std::string>& files, const std::string& orig
 DataFileName data_file_name(const fs::path& file) {
   const std::string name = file.filename().string();
   for (const std::string& suffix : file_kinds(RepoKind::dataset))
-    if (name.size() > suffix.size() && name.ends_with(suffix)) return {name.substr(0, name.size() - suffix.size()), suffix};
+    if (name.size() > suffix.size() && name.ends_with(suffix))
+      return {name.substr(0, name.size() - suffix.size()), suffix};
   return {file.stem().string(), ""};
 }
 

@@ -25,7 +25,8 @@ std::map<std::string, std::vector<std::string>> split_files(const DatasetListing
 // where a shard is missing.
 std::vector<std::string> files_of_split(const DatasetListing& listing, const std::string& config, const std::string& split);
 
-// "data/train-00000-of-00002.jsonl.gz" → "train-00000-of-00002" and ".jsonl.gz". suffix: empty where it is of no kind that is read.
+// "data/train-00000-of-00002.jsonl.gz" → "train-00000-of-00002" and ".jsonl.gz". suffix: empty where it is of no kind
+// that is read.
 struct DataFileName {
   std::string stem, suffix;
 };

@@ -20,7 +20,8 @@ namespace llmfp8 {
 namespace {
 
 constexpr std::size_t kInputBytes = std::size_t{256} << 10;
-constexpr int kMostWindowLog = 27;  // 128 MB, what `zstd -d` takes without being asked; more is a few archives made with --long
+// 128 MB, what `zstd -d` takes without being asked; more have a few archives made with --long or --ultra.
+constexpr int kMostWindowLog = 27;
 
 struct Piece {
   const char* in;
@@ -108,7 +109,8 @@ class ZstdDecoder : public DecompressedFile::Decoder {
     piece = {piece.in + in.pos, in.size - in.pos, piece.out + out.pos, out.size - out.pos};
     if (ZSTD_isError(status)) {
       if (ZSTD_getErrorCode(status) == ZSTD_error_frameParameter_windowTooLarge)
-        return fmt::format("its window is larger than {} MB; pack it without --long or --ultra", (1 << kMostWindowLog) >> 20);
+        return fmt::format("its window is larger than {} MB; pack it without --long or --ultra",
+                           (1 << kMostWindowLog) >> 20);
       return ZSTD_getErrorName(status);
     }
     is_inside_ = status != 0;
@@ -131,8 +133,10 @@ DecompressedFile::DecompressedFile(const std::filesystem::path& path)
     : name_(path.string()), input_(std::make_unique<char[]>(kInputBytes)) {
   const Compression compression = compression_of(path);
   CHECK(compression != Compression::none, "{}: a .gz or .zst file is wanted", name_);
-  if (compression == Compression::gzip) decoder_ = std::make_unique<GzipDecoder>();
-  else decoder_ = std::make_unique<ZstdDecoder>();
+  if (compression == Compression::gzip)
+    decoder_ = std::make_unique<GzipDecoder>();
+  else
+    decoder_ = std::make_unique<ZstdDecoder>();
   file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   CHECK(file_ >= 0, "{}: cannot be opened: {}", name_, std::strerror(errno));
   struct stat status {};
@@ -172,8 +176,8 @@ std::size_t DecompressedFile::read(char* out, std::size_t bytes) {
     const std::string fault = decoder_->step(piece);
     at_ = filled_ - piece.in_bytes;
     done += static_cast<std::size_t>(piece.out - start);
-    CHECK(fault.empty(), "{}: byte {}: damaged, or no {}: {}", name_, behind_ + static_cast<std::int64_t>(at_), decoder_->part(),
-          fault);
+    CHECK(fault.empty(), "{}: byte {}: no valid {}: {}", name_, behind_ + static_cast<std::int64_t>(at_),
+          decoder_->part(), fault);
   }
   return done;
 }

@@ -12,8 +12,8 @@ enum class Compression { none, gzip, zstd };
 // By the end of the name: .gz, .zst.
 Compression compression_of(const std::filesystem::path& path);
 
-// Members of gzip and frames of Zstandard follow each other as often as they like, and zeros may pad a gzip file. Checksums and
-// lengths that the format carries are compared.
+// Members of gzip and frames of Zstandard may follow each other, and zeros a member of gzip. Checksums and lengths that the
+// file carries are compared.
 class DecompressedFile {
  public:
   // path: .gz or .zst. Throws Error: cannot be opened, not a regular file, nothing in it.
@@ -22,8 +22,8 @@ class DecompressedFile {
   DecompressedFile& operator=(const DecompressedFile&) = delete;
   ~DecompressedFile();
 
-  // Fills `out` as far as there is something left; 0 is the end. Throws Error naming the byte of the file at which it is cut off
-  // or damaged.
+  // Fills `out` as far as there is something left; 0 is the end. Throws Error naming the byte of the file at which it is
+  // cut off or damaged.
   std::size_t read(char* out, std::size_t bytes);
 
   class Decoder;
@@ -33,10 +33,10 @@ class DecompressedFile {
 
   std::string name_;
   int file_ = -1;
-  std::unique_ptr<char[]> input_;       // what was read of the file last
-  std::size_t at_ = 0, filled_ = 0;     // of input_
-  std::int64_t behind_ = 0;             // bytes of the file before input_
-  bool is_at_end_ = false;              // nothing is left behind input_
+  std::unique_ptr<char[]> input_;    // what was read of the file last
+  std::size_t at_ = 0, filled_ = 0;  // of input_
+  std::int64_t behind_ = 0;          // bytes of the file before input_
+  bool is_at_end_ = false;           // nothing is left behind input_
   std::unique_ptr<Decoder> decoder_;
 };
 

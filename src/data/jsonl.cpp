@@ -46,7 +46,8 @@ constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 // A .json file of one array is common, and what the parser says of its first line would not tell.
 void check_no_array(std::string_view first_row, const std::string& file, std::int64_t line_number) {
   CHECK(first_row[first_row.find_first_not_of(" \t\r")] != '[',
-        "{} line {}: a JSON array; JSON Lines are wanted, one object a line (jq -c '.[]' makes them of an array)", file, line_number);
+        "{} line {}: a JSON array; JSON Lines are wanted, one object a line (jq -c '.[]' makes them of an array)", file,
+        line_number);
 }
 
 }  // namespace
@@ -157,16 +158,16 @@ std::optional<JsonlLine> JsonlStream::next() {
     std::size_t length = pending().find('\n'), looked_at = 0;
     while (length == std::string_view::npos && !is_at_end_) {
       looked_at = pending().size();
-      CHECK(static_cast<std::int64_t>(looked_at) <= kMaxJsonLineBytes, "{} line {}: more than {} bytes; a line may have {}", name_,
-            number_ + 1, looked_at - 1, kMaxJsonLineBytes);
+      CHECK(static_cast<std::int64_t>(looked_at) <= kMaxJsonLineBytes,
+            "{} line {}: more than {} bytes; a line may have {}", name_, number_ + 1, looked_at - 1, kMaxJsonLineBytes);
       fill();
       length = pending().find('\n', looked_at);
     }
     if (length == std::string_view::npos) length = pending().size();
     if (length == 0 && begin_ == end_) return std::nullopt;
     ++number_;
-    CHECK(static_cast<std::int64_t>(length) <= kMaxJsonLineBytes, "{} line {}: {} bytes; a line may have {}", name_, number_, length,
-          kMaxJsonLineBytes);
+    CHECK(static_cast<std::int64_t>(length) <= kMaxJsonLineBytes, "{} line {}: {} bytes; a line may have {}", name_,
+          number_, length, kMaxJsonLineBytes);
     const std::string_view line = pending().substr(0, length);
     begin_ = std::min(end_, begin_ + length + 1);
     if (blank(line)) continue;

@@ -1,5 +1,5 @@
-// JSON Lines: an index of the lines of a file, the lines of a compressed one in turn, and the columns of one line. Called by
-// dataset; parse_jsonl_row also by the fuzzer.
+// JSON Lines: an index of the lines of a file, the lines of a compressed one in turn, and the columns of one line.
+// Called by dataset; parse_jsonl_row also by the fuzzer.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ RowColumns parse_jsonl_row(std::string_view line, const std::string& file, std::
 // Memory-mapped; blank lines are no rows, a final newline is optional, "\r\n" ends a line too.
 class JsonlFile {
  public:
-  // Throws Error: cannot be opened, a line longer than kMaxJsonLineBytes, a first row that is a JSON array (as a .json file of one
-  // array has).
+  // Throws Error: cannot be opened, a line longer than kMaxJsonLineBytes, a first row that is a JSON array (as in a .json
+  // file of one array).
   explicit JsonlFile(const std::filesystem::path& path);
   // The same on bytes in memory, which outlive this object.
   JsonlFile(std::string_view bytes, const std::string& name);
@@ -74,7 +74,7 @@ class JsonlStream {
 
   DecompressedFile file_;
   std::string name_;
-  std::string buffer_;                // [begin_, end_) is not yet given
+  std::string buffer_;  // [begin_, end_) is not yet given
   std::size_t begin_ = 0, end_ = 0;
   std::int64_t number_ = 0, rows_ = 0;  // lines and rows given
   bool is_at_end_ = false;

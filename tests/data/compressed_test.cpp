@@ -24,7 +24,8 @@ std::string text_line(const std::string& text) { return "{\"text\": \"" + text +
 
 std::string text_lines(int count) {
   std::string lines;
-  for (int i = 0; i < count; ++i) lines += text_line("row number " + std::to_string(i) + " of " + std::to_string(i * 7919 % 1000));
+  for (int i = 0; i < count; ++i)
+    lines += text_line("row number " + std::to_string(i) + " of " + std::to_string(i * 7919 % 1000));
   return lines;
 }
 
@@ -56,7 +57,8 @@ class Compressed : public ::testing::TestWithParam<const char*> {
   }
   void expect_error(const std::string& bytes, const std::string& part) const {
     const std::string found = outcome(bytes);
-    EXPECT_TRUE(found.starts_with("error: ") && found.find(part) != std::string::npos) << found.substr(0, 300) << "\nwanted: " << part;
+    EXPECT_TRUE(found.starts_with("error: ") && found.find(part) != std::string::npos)
+        << found.substr(0, 300) << "\nwanted: " << part;
   }
   testing::TempDir dir_;
 };
@@ -67,7 +69,8 @@ INSTANTIATE_TEST_SUITE_P(All, Compressed, ::testing::Values("", ".gz", ".zst"));
 INSTANTIATE_TEST_SUITE_P(All, Packed, ::testing::Values(".gz", ".zst"));
 
 TEST_P(Compressed, RowsInAnyOrder) {
-  const Dataset data = open(pack("\xef\xbb\xbf{\"text\": \"a\", \"z\": null}\r\n\n  \n" + text_lines(2000) + "{\"text\": \"last\"}"));
+  const Dataset data =
+      open(pack("\xef\xbb\xbf{\"text\": \"a\", \"z\": null}\r\n\n  \n" + text_lines(2000) + "{\"text\": \"last\"}"));
   ASSERT_EQ(data.rows(), 2002);
   EXPECT_EQ(data.columns(), std::vector<std::string>{"text"});
   const auto text = [&](std::int64_t row) { return data.read(row, row + 1).front().text; };
@@ -98,8 +101,12 @@ TEST_P(Compressed, TokensAndFaultsAreThoseOfThePlainFile) {
   std::string lines;
   for (int i = 0; i < 3000; ++i) {
     const std::string text = "row number " + std::to_string(i);
-    lines += i % 100 == 3 ? "{\"text\": null}\n" : i % 100 == 40 ? "{\"other\": 1}\n" : i % 200 == 5 ? text_line(" \\n\\t ")
-             : i % 300 == 7 ? text_line("\xff") : i % 50 == 9 ? "\n" + text_line(text) : text_line(text);
+    lines += i % 100 == 3    ? "{\"text\": null}\n"
+             : i % 100 == 40 ? "{\"other\": 1}\n"
+             : i % 200 == 5  ? text_line(" \\n\\t ")
+             : i % 300 == 7  ? text_line("\xff")
+             : i % 50 == 9   ? "\n" + text_line(text)
+                             : text_line(text);
   }
   std::ofstream(dir_.path() / "plain.jsonl", std::ios::binary) << lines;
   const ChatTemplate chat(ChatTemplateKind::chatml);
@@ -135,7 +142,8 @@ TEST_P(Compressed, ALineOfTheBoundAndOneByteMore) {
     return text_line(std::string(static_cast<std::size_t>(bytes) - (frame.size() - 1), 'a'));
   };
   for (const bool has_newline : {true, false}) {
-    std::string longest = text_line("first") + of_bytes(kMaxJsonLineBytes), longer = text_line("first") + of_bytes(kMaxJsonLineBytes + 1);
+    std::string longest = text_line("first") + of_bytes(kMaxJsonLineBytes),
+                longer = text_line("first") + of_bytes(kMaxJsonLineBytes + 1);
     if (!has_newline) longest.pop_back(), longer.pop_back();
     const Dataset data = open(pack(longest));
     ASSERT_EQ(data.rows(), 2);
@@ -160,7 +168,8 @@ TEST_P(Compressed, AnArrayAndABrokenLineAreNamed) {
       open_dataset(path, "train", {});
       ADD_FAILURE() << "taken";
     } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find("a JSON array; JSON Lines are wanted"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("a JSON array; JSON Lines are wanted"), std::string::npos)
+          << error.what();
     }
   }
   std::string lines = text_lines(300);
@@ -214,7 +223,27 @@ TEST_P(Packed, AFlippedBitGivesNoOtherRows) {
   std::string checksum = bytes;
   checksum[bytes.size() - (GetParam() == std::string(".gz") ? 5 : 1)] ^= 1;
   expect_error(checksum, GetParam() == std::string(".gz") ? "incorrect data check" : "checksum");
-  expect_error(text_lines(3), "damaged, or no ");  // not compressed at all
+  expect_error(text_lines(3), "no valid ");  // not compressed at all
+}
+
+TEST(Zstandard, AWindowIsBounded) {
+  const testing::TempDir dir;
+  const fs::path path = dir.path() / "x.jsonl.zst";
+  for (const int log : {27, 28}) {
+    // A header that asks for a window, and an empty last block.
+    const std::string header = {'\x28', '\xb5', '\x2f', '\xfd', 0, static_cast<char>((log - 10) << 3), 1, 0, 0};
+    std::ofstream(path, std::ios::binary) << header << testing::zstd(text_lines(2));
+    if (log == 27) {
+      EXPECT_EQ(open_dataset(path, "train", {}).rows(), 2);
+      continue;
+    }
+    try {
+      open_dataset(path, "train", {});
+      ADD_FAILURE() << "taken";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("its window is larger than 128 MB"), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST_P(Packed, AFileThatChangesUnderARunIsRefused) {
@@ -231,8 +260,10 @@ TEST_P(Packed, ShardsAndCards) {
   write(pack(text_lines(4)), "test.json");  // beside .jsonl no rows
   EXPECT_EQ(list_splits(dir_.path()), std::vector<std::string>{"train"});
   EXPECT_EQ(open_dataset(dir_.path(), "train", {}).rows(), 5);
-  std::ofstream(dir_.path() / "README.md") << "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: one\n    path: data/*-00001-*\n"
-                                              "  - split: test\n    path: test.json" + end + "\n---\n";
+  std::ofstream(dir_.path() / "README.md")
+      << "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: one\n    path: data/*-00001-*\n"
+         "  - split: test\n    path: test.json" +
+             end + "\n---\n";
   EXPECT_EQ(open_dataset(dir_.path(), "test", {}).rows(), 4);
   EXPECT_THROW(open_dataset(dir_.path(), "one", {}), Error);  // shard 0 is not named
   fs::remove(dir_.path() / "README.md");

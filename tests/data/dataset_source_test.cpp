@@ -67,11 +67,14 @@ TEST(SplitFiles, JsonAndCompressedNames) {
             (Splits{{"train", {"train.json"}}, {"test", {"test.json.gz"}}}));
   EXPECT_EQ(splits({"x/gsm_train.jsonl.gz", "x/gsm_eval.jsonl.zst"}),
             (Splits{{"train", {"x/gsm_train.jsonl.gz"}}, {"test", {"x/gsm_eval.jsonl.zst"}}}));
-  EXPECT_NE(error_of([] { splits({"train/state.json", "train/data-00000-of-00001.arrow", "dataset_dict.json"}); }).find("no files"),
+  EXPECT_NE(error_of([] {
+              splits({"train/state.json", "train/data-00000-of-00001.arrow", "dataset_dict.json"});
+            }).find("no files"),
             std::string::npos);
   const DatasetListing twice{"org/set", {"train.jsonl", "train.jsonl.gz"}, ""};
-  EXPECT_EQ(error_of([&] { files_of_split(twice, "", "train"); }),
-            "org/set: both train.jsonl and train.jsonl.gz, which by their names hold the same rows; one of them is wanted");
+  EXPECT_EQ(
+      error_of([&] { files_of_split(twice, "", "train"); }),
+      "org/set: both train.jsonl and train.jsonl.gz, which by their names hold the same rows; one of them is wanted");
 }
 
 TEST(SplitFiles, FrontMatter) {
@@ -135,8 +138,9 @@ TEST_F(DatasetSource, WithoutFrontMatter) {
   hub_.add("datasets/org/set/data/train_1M-00000-of-00002.csv", "a\n");
   EXPECT_EQ(get("train_1M").files.size(), 2u);
   hub_.add("datasets/org/csv/train.csv", "a\n");
-  EXPECT_NE(error_of([&] { resolve_dataset("org/csv", "train", "", options_); }).find("no files .parquet, .jsonl or .json"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of([&] { resolve_dataset("org/csv", "train", "", options_); }).find("no files .parquet, .jsonl or .json"),
+      std::string::npos);
 }
 
 TEST_F(DatasetSource, CompressedFiles) {
@@ -148,7 +152,8 @@ TEST_F(DatasetSource, CompressedFiles) {
   EXPECT_EQ(open_dataset(resolve_dataset("org/packed", "test", "", options_), {}).read(0, 1).front().text, "c");
   const std::string local = train.files().front().string();  // one file of it, by its path
   EXPECT_EQ(open_dataset(resolve_dataset(local, "any", "", options_), {}).rows(), 2);
-  EXPECT_NE(error_of([&] { resolve_dataset(local + ".x.jsonl.zst", "any", "", options_); }).find("does not exist"), std::string::npos);
+  EXPECT_NE(error_of([&] { resolve_dataset(local + ".x.jsonl.zst", "any", "", options_); }).find("does not exist"),
+            std::string::npos);
 }
 
 TEST_F(DatasetSource, GatedAndAbsent) {
