@@ -10,7 +10,8 @@ say() { echo "setup: $*"; }
 die() { echo "error: $*" >&2; exit 1; }
 
 packages=(g++ cmake ninja-build ccache make git ca-certificates xz-utils python3 python3-venv
-  libdnnl-dev libpcre2-dev libutf8proc-dev libfmt-dev nlohmann-json3-dev libyaml-cpp-dev libcurl4-openssl-dev libjs-dygraphs)
+  libdnnl-dev libpcre2-dev libutf8proc-dev libfmt-dev nlohmann-json3-dev libyaml-cpp-dev libcurl4-openssl-dev libjs-dygraphs
+  zlib1g-dev libzstd-dev)
 wheels=(build)
 case $mode in
   build) ;;

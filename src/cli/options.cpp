@@ -194,7 +194,7 @@ void declare_model_and_data(Declarations& d, bool multi) {
                          "a hub name, a folder or a .gguf file");
   model.is_required = true;
   Option& dataset = d.text("dataset_name", "NAME", &RunConfig::dataset_name, "",
-                           "a hub name, a folder, a .parquet or a .jsonl file");
+                           "a hub name, a folder, a .parquet or .jsonl file (.jsonl.gz, .jsonl.zst, .json too)");
   dataset.is_required = true;
   d.text("split_name", "NAME", &RunConfig::split_name, "train_1M",
          "split of the dataset: train_1M, train_2M, train_5M, train, test, …");

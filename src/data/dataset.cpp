@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <variant>
 
@@ -21,12 +22,16 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// JSON rows whose keys decide which columns a .jsonl file has.
+// JSON rows whose keys decide which columns a file of JSON Lines has.
 constexpr std::int64_t kRowsForColumns = 100;
+// Of compressed lines that wait to be encoded.
+constexpr std::int64_t kMostLineBytes = std::int64_t{128} << 20;
+
+struct CompressedJsonl {};  // read anew by a JsonlStream: it has no place to jump to
 
 struct Source {
   fs::path path;
-  std::variant<JsonlFile, ParquetFile> file;
+  std::variant<JsonlFile, ParquetFile, CompressedJsonl> file;
   std::int64_t first_row = 0, rows = 0;
 };
 
@@ -59,12 +64,15 @@ RowFormat detect_format(const std::vector<std::string>& columns, const std::stri
 }
 
 Source open_source(const fs::path& path) {
-  if (path.extension() == ".parquet") {
+  const std::string suffix = data_file_name(path).suffix;
+  CHECK(!suffix.empty(), "{}: a data set is a folder or a file {}", path.string(), kDataFiles);
+  if (suffix == ".parquet") {
     ParquetFile file(path);
     const std::int64_t rows = file.rows();
     return Source{path, std::move(file), 0, rows};
   }
-  CHECK(path.extension() == ".jsonl", "{}: a data set is a folder, a .parquet or a .jsonl file", path.string());
+  if (compression_of(path) != Compression::none)
+    return Source{path, CompressedJsonl(), 0, count_rows(JsonlStream(path))};
   JsonlFile file(path);
   const std::int64_t rows = file.rows();
   return Source{path, std::move(file), 0, rows};
@@ -72,14 +80,29 @@ Source open_source(const fs::path& path) {
 
 std::vector<std::string> columns_of(const Source& source) {
   if (const auto* parquet = std::get_if<ParquetFile>(&source.file)) return parquet->columns();
-  const auto& jsonl = std::get<JsonlFile>(source.file);
   std::vector<std::string> columns;
-  for (std::int64_t i = 0; i < std::min(jsonl.rows(), kRowsForColumns); ++i) {
-    if (!is_valid_utf8(jsonl.line(i))) continue;
-    for (const auto& [name, text] : jsonl.row(i))
+  const auto add = [&](std::string_view line, std::int64_t number) {
+    if (!is_valid_utf8(line)) return;
+    for (const auto& [name, text] : parse_jsonl_row(line, source.path.string(), number))
       if (!has(columns, name)) columns.push_back(name);
+  };
+  const std::int64_t rows = std::min(source.rows, kRowsForColumns);
+  if (const auto* jsonl = std::get_if<JsonlFile>(&source.file)) {
+    for (std::int64_t i = 0; i < rows; ++i) add(jsonl->line(i), jsonl->line_number(i));
+    return columns;
   }
+  JsonlStream lines(source.path);
+  for (std::int64_t i = 0; i < rows; ++i)
+    if (const auto line = lines.next()) add(line->text, line->number);
   return columns;
+}
+
+// The row behind the one given last.
+JsonlLine next_line(JsonlStream& lines, const Source& source, std::int64_t row) {
+  const std::optional<JsonlLine> line = lines.next();
+  CHECK(line.has_value(), "{}: ends at row {}, it had {} rows when it was opened", source.path.string(), row,
+        source.rows);
+  return *line;
 }
 
 RowFault fault_of(const std::optional<std::string>& cell) {
@@ -180,6 +203,22 @@ struct Dataset::Impl {
   };
   mutable Decoded decoded;
 
+  // The compressed file read last, and its row that comes next.
+  struct Place {
+    const Source* source = nullptr;
+    std::unique_ptr<JsonlStream> lines;
+    std::int64_t row = 0;
+  };
+  mutable Place place;
+
+  RawRow::Line line_of(const Source& source, std::int64_t row_in_file) const {
+    if (place.source != &source || row_in_file < place.row)
+      place = {&source, std::make_unique<JsonlStream>(source.path), 0};
+    for (; place.row < row_in_file; ++place.row) next_line(*place.lines, source, place.row);
+    const JsonlLine line = next_line(*place.lines, source, place.row++);
+    return {std::string(line.text), line.number};
+  }
+
   void decode_group(const Source& source, std::int64_t row_in_file) const {
     const std::int64_t row = source.first_row + row_in_file;
     if (decoded.source == &source && row >= decoded.first_row && row < decoded.first_row + decoded.rows) return;
@@ -212,12 +251,19 @@ struct Dataset::Impl {
     return cells;
   }
 
-  // Of a .jsonl file; false where the line is not UTF-8.
-  bool parse_line(std::int64_t row, Cells& cells) const {
-    const Source& source = source_of(row);
-    const auto& jsonl = std::get<JsonlFile>(source.file);
-    if (!is_valid_utf8(jsonl.line(row - source.first_row))) return false;
-    for (auto& [name, text] : jsonl.row(row - source.first_row)) cells[name] = std::move(text);
+  // Of JSON Lines; false where the line is not UTF-8.
+  bool parse_line(const RawRow& raw, Cells& cells) const {
+    const Source& source = source_of(raw.index);
+    JsonlLine line;
+    if (raw.line) {
+      line = {raw.line->text, raw.line->number};
+    } else {
+      const auto& jsonl = std::get<JsonlFile>(source.file);
+      line = {jsonl.line(raw.index - source.first_row), jsonl.line_number(raw.index - source.first_row)};
+    }
+    if (!is_valid_utf8(line.text)) return false;
+    for (auto& [name, text] : parse_jsonl_row(line.text, source.path.string(), line.number))
+      cells[name] = std::move(text);
     return true;
   }
 };
@@ -238,11 +284,22 @@ std::vector<DatasetRow> Dataset::read(std::int64_t begin, std::int64_t end) cons
   std::vector<DatasetRow> result;
   result.reserve(static_cast<std::size_t>(end - begin));
   for (std::int64_t index = begin; index < end; ++index) {
-    RawRow row{index, {}};
+    RawRow row{index};
     const Source& source = impl_->source_of(index);
+    if (std::holds_alternative<CompressedJsonl>(source.file))
+      row.line = impl_->line_of(source, index - source.first_row);
     if (std::holds_alternative<ParquetFile>(source.file)) row.cells = impl_->cells_of_group(source, index);
     result.push_back(parse(std::move(row)));
   }
+  return result;
+}
+
+std::vector<DatasetRow> Dataset::read_rows(std::span<const std::int64_t> rows) const {
+  std::vector<std::size_t> forward(rows.size());
+  std::iota(forward.begin(), forward.end(), std::size_t{0});
+  std::stable_sort(forward.begin(), forward.end(), [&](std::size_t a, std::size_t b) { return rows[a] < rows[b]; });
+  std::vector<DatasetRow> result(rows.size());
+  for (const std::size_t i : forward) result[i] = std::move(read(rows[i], rows[i] + 1).front());
   return result;
 }
 
@@ -252,7 +309,7 @@ DatasetRow Dataset::parse(RawRow&& raw) const {
   Cells cells;
   if (raw.cells) {
     cells = std::move(*raw.cells);
-  } else if (!impl_->parse_line(raw.index, cells)) {
+  } else if (!impl_->parse_line(raw, cells)) {
     row.fault = RowFault::not_utf8;
     return row;
   }
@@ -273,15 +330,21 @@ std::string Dataset::reading() const {
 struct DatasetStream::Impl {
   const Dataset::Impl& dataset;
   std::int64_t row;
-  // Of the parquet file that `row` lies in.
+  // Of the file that `row` lies in.
   const Source* source = nullptr;
   std::unique_ptr<ParquetStream> parquet;
   std::vector<std::string> columns;
+  std::unique_ptr<JsonlStream> lines;
 
   void open(const Source& wanted) {
     if (source == &wanted) return;
     source = &wanted;
     parquet.reset();
+    lines.reset();
+    if (std::holds_alternative<CompressedJsonl>(wanted.file)) {
+      lines = std::make_unique<JsonlStream>(wanted.path);
+      for (std::int64_t i = 0; i < row - wanted.first_row; ++i) next_line(*lines, wanted, i);
+    }
     const auto* file = std::get_if<ParquetFile>(&wanted.file);
     if (file == nullptr) return;
     columns = dataset.columns_read(*file);
@@ -291,10 +354,20 @@ struct DatasetStream::Impl {
       parquet->next(std::min(behind, kSkipped));
   }
 
-  void take(std::int64_t count, std::vector<RawRow>& rows) {
+  // How many were taken: fewer than `count` where their lines are long.
+  std::int64_t take(std::int64_t count, std::vector<RawRow>& rows) {
+    if (lines != nullptr) {
+      std::int64_t taken = 0;
+      for (std::int64_t bytes = 0; taken < count && bytes < kMostLineBytes; ++taken, ++row) {
+        const JsonlLine line = next_line(*lines, *source, row - source->first_row);
+        bytes += std::ssize(line.text);
+        rows.push_back({row, {}, RawRow::Line{std::string(line.text), line.number}});
+      }
+      return taken;
+    }
     if (parquet == nullptr) {
-      for (std::int64_t i = 0; i < count; ++i) rows.push_back({row++, {}});
-      return;
+      for (std::int64_t i = 0; i < count; ++i) rows.push_back({row++});
+      return count;
     }
     std::vector<TextColumn> cells = parquet->next(count);
     CHECK(std::ssize(cells.front()) == count, "{}: ends at row {}, its footer says {} rows", source->path.string(),
@@ -303,10 +376,12 @@ struct DatasetStream::Impl {
       RawRow& raw = rows.emplace_back(row++, Cells());
       for (std::size_t c = 0; c < columns.size(); ++c) raw.cells->emplace(columns[c], std::move(cells[c][i]));
     }
+    return count;
   }
 };
 
-DatasetStream::DatasetStream(const Dataset& dataset, std::int64_t first_row) : impl_(new Impl{*dataset.impl_, first_row, nullptr, nullptr, {}}) {}
+DatasetStream::DatasetStream(const Dataset& dataset, std::int64_t first_row)
+    : impl_(new Impl{*dataset.impl_, first_row, nullptr, nullptr, {}, nullptr}) {}
 DatasetStream::~DatasetStream() = default;
 
 std::vector<RawRow> DatasetStream::next(std::int64_t count) {
@@ -315,13 +390,14 @@ std::vector<RawRow> DatasetStream::next(std::int64_t count) {
     const Source& source = impl_->dataset.source_of(impl_->row);
     impl_->open(source);
     const std::int64_t end = std::min(source.first_row + source.rows, impl_->dataset.rows);
-    impl_->take(std::min(count - std::ssize(rows), end - impl_->row), rows);
+    const std::int64_t wanted = std::min(count - std::ssize(rows), end - impl_->row);
+    if (impl_->take(wanted, rows) < wanted) break;
   }
   return rows;
 }
 
 std::vector<std::string> list_splits(const fs::path& path, const std::string& config) {
-  if (!fs::is_directory(path)) return {path.stem().string()};
+  if (!fs::is_directory(path)) return {data_file_name(path).stem};
   std::vector<std::string> names;
   for (const auto& [split, files] : split_files(list_folder(path), config)) names.push_back(split);
   return names;

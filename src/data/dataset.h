@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,7 +46,12 @@ struct DatasetRow {
 struct RawRow {
   using Cells = std::map<std::string, std::optional<std::string>, std::less<>>;  // by column
   std::int64_t index = 0;
-  std::optional<Cells> cells;  // of the columns that the format needs, where they had to be decoded with other rows'
+  std::optional<Cells> cells{};  // of the columns that the format needs, where they had to be decoded with other rows'
+  struct Line {
+    std::string text;
+    std::int64_t number = 0;
+  };
+  std::optional<Line> line{};  // of a compressed file of JSON Lines
 };
 
 struct DatasetOptions {
@@ -69,6 +75,8 @@ class Dataset {
   // The rows [begin, end); rows that are of no use have a fault. Reads forward best: a row group is decoded once as long
   // as the calls go up. Not thread-safe.
   std::vector<DatasetRow> read(std::int64_t begin, std::int64_t end) const;
+  // Any rows, in the order given, read once forward: read() from behind to before starts a compressed file anew.
+  std::vector<DatasetRow> read_rows(std::span<const std::int64_t> rows) const;
 
   // What read() gives, in two parts, of which the second one may run on many threads. Thread-safe.
   DatasetRow parse(RawRow&& row) const;
@@ -93,7 +101,7 @@ class DatasetStream {
   // dataset outlives the stream; it may be read otherwise meanwhile.
   DatasetStream(const Dataset& dataset, std::int64_t first_row);
   ~DatasetStream();
-  // The next rows, at most `count`; none at the end.
+  // The next rows, at most `count`, fewer where they are long; none at the end.
   std::vector<RawRow> next(std::int64_t count);
 
  private:
@@ -112,7 +120,7 @@ struct DatasetFiles {
 Dataset open_dataset(const DatasetFiles& found, const DatasetOptions& options);
 
 // path: a folder in the hub's layout (README.md with data_files, or data/<split>-00000-of-0000N.parquet, or such files at
-// the top), or one .parquet or .jsonl file, all of whose rows are the split whatever its name.
+// the top), or one file that data_file_name knows, all of whose rows are the split whatever its name.
 // Throws Error: no such path, a split that is not there (names those that are), a missing shard, no known columns (names
 // those found), no rows.
 Dataset open_dataset(const std::filesystem::path& path, const std::string& split_name, const DatasetOptions& options);

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <regex>
+#include <set>
 
 #include <yaml-cpp/yaml.h>
 
 #include "core/error.h"
 #include "hub/file_io.h"
+#include "hub/hub_repository.h"
 
 namespace llmfp8 {
 
@@ -21,7 +23,24 @@ using SplitFiles = std::map<std::string, std::vector<std::string>>;
 
 constexpr std::size_t kMaxFiles = 100000;
 
-bool is_data_file(const fs::path& path) { return path.extension() == ".parquet" || path.extension() == ".jsonl"; }
+bool is_data_file(const fs::path& path) { return !data_file_name(path).suffix.empty(); }
+
+// Of those that no pattern names. A .json file holds rows only where nothing else does: beside .parquet and .jsonl it is
+// about them; and under these names `datasets` writes what is about the files of a folder.
+std::vector<std::string> files_with_rows(const std::vector<std::string>& files) {
+  static const std::set<std::string> about = {"config.json", "dataset_info.json", "dataset_infos.json",
+                                              "dataset_dict.json", "state.json"};
+  std::vector<std::string> rows, json;
+  for (const std::string& file : files) {
+    const std::string suffix = data_file_name(file).suffix;
+    if (suffix.starts_with(".json") && !suffix.starts_with(".jsonl")) {
+      if (!about.contains(fs::path(file).filename().string())) json.push_back(file);
+    } else if (!suffix.empty()) {
+      rows.push_back(file);
+    }
+  }
+  return rows.empty() ? json : rows;
+}
 
 // Every file below the folder, relative to it, sorted; hidden files and folders left out.
 std::vector<std::string> relative_files(const fs::path& folder) {
@@ -129,15 +148,14 @@ SplitFiles splits_by_words(const std::vector<std::string>& files, Named which) {
 // Every name before "-00000-of-00002" or a number is a split. Where there is no data/<split>-00000-of-00001, so are the words of
 // `datasets`, first of folders, else of files, else everything is "train".
 SplitFiles splits_by_name(const std::vector<std::string>& all_files) {
-  std::vector<std::string> files;
-  std::copy_if(all_files.begin(), all_files.end(), std::back_inserter(files), [](const std::string& file) { return is_data_file(file); });
+  const std::vector<std::string> files = files_with_rows(all_files);
   SplitFiles splits;
   bool is_sharded = false;
   static const std::regex numbered("(.+?)[-_.]\\d+");
   for (const std::string& file : files) {
     const fs::path path(file);
     if (path.has_parent_path() && path.parent_path() != "data") continue;
-    const std::string stem = path.stem().string();
+    const std::string stem = data_file_name(path).stem;
     std::smatch parts;
     const bool is_shard = std::regex_match(stem, parts, shard_pattern());
     is_sharded = is_sharded || (is_shard && path.has_parent_path());
@@ -180,12 +198,25 @@ SplitFiles splits_by_front_matter(const DatasetListing& listing, const std::stri
   return splits;
 }
 
+// `gunzip -k` leaves both, which would be every row twice.
+void check_packed_twice(const std::vector<std::string>& files, const std::string& origin) {
+  std::map<std::string, std::string> by_name;  // without .gz and .zst
+  for (const std::string& file : files) {
+    const fs::path path(file);
+    const bool is_packed = path.extension() == ".gz" || path.extension() == ".zst";
+    const auto [other, is_new] =
+        by_name.emplace(is_packed ? file.substr(0, file.size() - path.extension().string().size()) : file, file);
+    CHECK(is_new, "{}: both {} and {}, which by their names hold the same rows; one of them is wanted", origin,
+          other->second, file);
+  }
+}
+
 // A download that was cut short would silently be a smaller data set.
 void check_shards(const std::vector<std::string>& files, const std::string& origin) {
   std::map<std::string, std::pair<std::size_t, std::vector<std::size_t>>> shards;  // stem → of how many, which are there
   for (const std::string& name : files) {
     const fs::path file(name);
-    const std::string stem = file.stem().string();
+    const std::string stem = data_file_name(file).stem;
     std::smatch parts;
     if (!std::regex_match(stem, parts, shard_pattern())) continue;
     auto& [count, present] = shards[(origin / file.parent_path() / parts[1].str()).string() + "|" + parts[3].str()];
@@ -203,6 +234,14 @@ void check_shards(const std::vector<std::string>& files, const std::string& orig
 
 }  // namespace
 
+DataFileName data_file_name(const fs::path& file) {
+  const std::string name = file.filename().string();
+  for (const std::string& suffix : file_kinds(RepoKind::dataset))
+    if (name.size() > suffix.size() && name.ends_with(suffix))
+      return {name.substr(0, name.size() - suffix.size()), suffix};
+  return {file.stem().string(), ""};
+}
+
 std::string front_matter(const std::string& readme) {
   if (!readme.starts_with("---\n") && !readme.starts_with("---\r\n")) return "";
   const std::size_t start = readme.find('\n') + 1, end = readme.find("\n---", start - 1);
@@ -215,7 +254,8 @@ SplitFiles split_files(const DatasetListing& listing, const std::string& config)
   if (splits.empty()) {
     const std::vector<std::string>& files = listing.files;
     std::vector<std::string> some(files.begin(), files.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(5, files.size())));
-    fail("{}: no .parquet or .jsonl files of a data set (found: {})", listing.origin, some.empty() ? "nothing" : joined(some));
+    fail("{}: no files {} of a data set (found: {})", listing.origin, kDataFiles,
+         some.empty() ? "nothing" : joined(some));
   }
   return splits;
 }
@@ -229,8 +269,9 @@ std::vector<std::string> files_of_split(const DatasetListing& listing, const std
     fail("dataset {}: no split \"{}\"; it has {}", listing.origin, split, joined(names));
   }
   for (const std::string& file : found->second)
-    CHECK(is_data_file(file), "{}/{}: a {} file; .parquet and .jsonl can be read", listing.origin, file,
-          fs::path(file).extension().empty() ? "nameless" : fs::path(file).extension().string());
+    CHECK(is_data_file(file), "{}/{}: a {} file; {} can be read", listing.origin, file,
+          fs::path(file).extension().empty() ? "nameless" : fs::path(file).extension().string(), kDataFiles);
+  check_packed_twice(found->second, listing.origin);
   check_shards(found->second, listing.origin);
   return found->second;
 }

@@ -25,6 +25,16 @@ std::map<std::string, std::vector<std::string>> split_files(const DatasetListing
 // where a shard is missing.
 std::vector<std::string> files_of_split(const DatasetListing& listing, const std::string& config, const std::string& split);
 
+// "data/train-00000-of-00002.jsonl.gz" → "train-00000-of-00002" and ".jsonl.gz". suffix: empty where it is of no kind
+// that is read.
+struct DataFileName {
+  std::string stem, suffix;
+};
+DataFileName data_file_name(const std::filesystem::path& file);
+
+// What is read, for messages.
+inline constexpr const char* kDataFiles = ".parquet, .jsonl or .json (of JSON Lines; these two also as .gz or .zst)";
+
 // The YAML between the first two "---" lines of a README; empty if there is none.
 std::string front_matter(const std::string& readme);
 

@@ -9,8 +9,8 @@
 
 namespace llmfp8 {
 
-// name: a folder, a .parquet or .jsonl file, or a hub name "org/name". config: as DatasetOptions::config. Only the README and the
-// files of the split are downloaded. Throws Error as resolve_model and open_dataset do.
+// name: a folder, a file that data_file_name knows, or a hub name "org/name". config: as DatasetOptions::config. Only the
+// README and the files of the split are downloaded. Throws Error as resolve_model and open_dataset do.
 DatasetFiles resolve_dataset(const std::string& name, const std::string& split, const std::string& config,
                              const HubOptions& options);
 

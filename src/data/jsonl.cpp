@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -39,6 +40,15 @@ void check_nesting(std::string_view line, const std::string& file, std::int64_t 
 }
 
 bool blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
+
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
+// A .json file of one array is common, and what the parser says of its first line would not tell.
+void check_no_array(std::string_view first_row, const std::string& file, std::int64_t line_number) {
+  CHECK(first_row[first_row.find_first_not_of(" \t\r")] != '[',
+        "{} line {}: a JSON array; JSON Lines are wanted, one object a line (jq -c '.[]' makes them of an array)", file,
+        line_number);
+}
 
 }  // namespace
 
@@ -96,7 +106,7 @@ JsonlFile& JsonlFile::operator=(JsonlFile&&) noexcept = default;
 JsonlFile::~JsonlFile() = default;
 
 void JsonlFile::index_lines() {
-  if (bytes_.starts_with("\xef\xbb\xbf")) bytes_.remove_prefix(3);
+  if (bytes_.starts_with(kByteOrderMark)) bytes_.remove_prefix(kByteOrderMark.size());
   std::int64_t number = 0;
   for (std::size_t start = 0; start < bytes_.size();) {
     std::size_t end = bytes_.find('\n', start);
@@ -109,6 +119,7 @@ void JsonlFile::index_lines() {
       lines_.push_back(Line{static_cast<std::int64_t>(start), static_cast<std::int64_t>(length), number});
     start = end + 1;
   }
+  if (rows() > 0) check_no_array(line(0), name_, lines_.front().number);
 }
 
 std::string_view JsonlFile::line(std::int64_t index) const {
@@ -120,6 +131,55 @@ std::string_view JsonlFile::line(std::int64_t index) const {
 RowColumns JsonlFile::row(std::int64_t index) const {
   const std::string_view text = line(index);
   return parse_jsonl_row(text, name_, lines_[static_cast<std::size_t>(index)].number);
+}
+
+JsonlStream::JsonlStream(const std::filesystem::path& path) : file_(path), name_(path.string()) {
+  fill();
+  if (pending().starts_with(kByteOrderMark)) begin_ += kByteOrderMark.size();
+}
+
+void JsonlStream::fill() {
+  constexpr std::size_t kFirstBytes = std::size_t{256} << 10, kMostBytes = kMaxJsonLineBytes + kFirstBytes;
+  buffer_.erase(0, begin_);
+  end_ -= begin_;
+  begin_ = 0;
+  if (end_ * 2 >= buffer_.size()) buffer_.resize(std::max(kFirstBytes, std::min(kMostBytes, buffer_.size() * 2)));
+  try {
+    const std::size_t got = file_.read(buffer_.data() + end_, buffer_.size() - end_);
+    end_ += got;
+    is_at_end_ = got == 0;
+  } catch (const Error& error) {
+    fail("{} (in or after line {})", error.what(), number_ + 1);
+  }
+}
+
+std::optional<JsonlLine> JsonlStream::next() {
+  while (true) {
+    std::size_t length = pending().find('\n'), looked_at = 0;
+    while (length == std::string_view::npos && !is_at_end_) {
+      looked_at = pending().size();
+      CHECK(static_cast<std::int64_t>(looked_at) <= kMaxJsonLineBytes,
+            "{} line {}: more than {} bytes; a line may have {}", name_, number_ + 1, looked_at - 1, kMaxJsonLineBytes);
+      fill();
+      length = pending().find('\n', looked_at);
+    }
+    if (length == std::string_view::npos) length = pending().size();
+    if (length == 0 && begin_ == end_) return std::nullopt;
+    ++number_;
+    CHECK(static_cast<std::int64_t>(length) <= kMaxJsonLineBytes, "{} line {}: {} bytes; a line may have {}", name_,
+          number_, length, kMaxJsonLineBytes);
+    const std::string_view line = pending().substr(0, length);
+    begin_ = std::min(end_, begin_ + length + 1);
+    if (blank(line)) continue;
+    if (rows_++ == 0) check_no_array(line, name_, number_);
+    return JsonlLine{line, number_};
+  }
+}
+
+std::int64_t count_rows(JsonlStream&& lines) {
+  std::int64_t rows = 0;
+  while (lines.next()) ++rows;
+  return rows;
 }
 
 }  // namespace llmfp8

@@ -1,14 +1,17 @@
-// JSON Lines: an index of the lines of a file, and the columns of one line. Called by dataset; parse_jsonl_row also by
-// the fuzzer.
+// JSON Lines: an index of the lines of a file, the lines of a compressed one in turn, and the columns of one line.
+// Called by dataset; parse_jsonl_row also by the fuzzer.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "data/decompress.h"
 
 namespace llmfp8 {
 
@@ -23,7 +26,8 @@ RowColumns parse_jsonl_row(std::string_view line, const std::string& file, std::
 // Memory-mapped; blank lines are no rows, a final newline is optional, "\r\n" ends a line too.
 class JsonlFile {
  public:
-  // Throws Error: cannot be opened, a line longer than kMaxJsonLineBytes.
+  // Throws Error: cannot be opened, a line longer than kMaxJsonLineBytes, a first row that is a JSON array (as in a .json
+  // file of one array).
   explicit JsonlFile(const std::filesystem::path& path);
   // The same on bytes in memory, which outlive this object.
   JsonlFile(std::string_view bytes, const std::string& name);
@@ -34,6 +38,7 @@ class JsonlFile {
   std::int64_t rows() const { return static_cast<std::int64_t>(lines_.size()); }
   RowColumns row(std::int64_t index) const;
   std::string_view line(std::int64_t index) const;
+  std::int64_t line_number(std::int64_t index) const { return lines_[static_cast<std::size_t>(index)].number; }
   const std::string& name() const { return name_; }
 
  private:
@@ -48,5 +53,34 @@ class JsonlFile {
   std::string_view bytes_;
   std::vector<Line> lines_;
 };
+
+struct JsonlLine {
+  std::string_view text;
+  std::int64_t number = 0;  // counts from 1, blank lines too
+};
+
+// The rows of a .gz or .zst file from the first one on, by the same rules. Memory: one line and a piece of the file.
+class JsonlStream {
+ public:
+  // Throws Error: as DecompressedFile.
+  explicit JsonlStream(const std::filesystem::path& path);
+
+  // Valid until the next call; none at the end. Throws Error: as JsonlFile, cut off, damaged.
+  std::optional<JsonlLine> next();
+
+ private:
+  std::string_view pending() const { return std::string_view(buffer_).substr(begin_, end_ - begin_); }
+  void fill();
+
+  DecompressedFile file_;
+  std::string name_;
+  std::string buffer_;  // [begin_, end_) is not yet given
+  std::size_t begin_ = 0, end_ = 0;
+  std::int64_t number_ = 0, rows_ = 0;  // lines and rows given
+  bool is_at_end_ = false;
+};
+
+// All of the file is decompressed for it, so what is wrong with it is known then.
+std::int64_t count_rows(JsonlStream&& lines);
 
 }  // namespace llmfp8

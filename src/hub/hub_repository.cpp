@@ -25,10 +25,6 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 
 const char* flag_of(RepoKind kind) { return kind == RepoKind::model ? "--model_name" : "--dataset_name"; }
 
-std::vector<std::string> file_kinds(RepoKind kind) {
-  return kind == RepoKind::model ? std::vector<std::string>{".gguf"} : std::vector<std::string>{".parquet", ".jsonl"};
-}
-
 // What lies below a snapshot, as the hub would list it; links that lead nowhere are not there.
 std::vector<HubFile> files_in(const fs::path& folder) {
   std::vector<HubFile> files;
@@ -96,17 +92,25 @@ std::string describe_downloads() {
   }
 }
 
+const std::vector<std::string>& file_kinds(RepoKind kind) {
+  static const std::vector<std::string> of_models = {".gguf"};
+  static const std::vector<std::string> of_datasets = {".parquet", ".jsonl",   ".jsonl.gz", ".jsonl.zst",
+                                                       ".json",    ".json.gz", ".json.zst"};
+  return kind == RepoKind::model ? of_models : of_datasets;
+}
+
 std::optional<fs::path> find_local(RepoKind kind, const std::string& name) {
   const char* flag = flag_of(kind);
   CHECK(!name.empty() && name.find('\0') == std::string::npos, "{} is empty", flag);
   std::error_code ignored;
   const fs::path path(name);
   if (fs::is_directory(path, ignored)) return path;
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  const std::vector<std::string> kinds = file_kinds(kind);
-  const bool named_file = std::find(kinds.begin(), kinds.end(), extension) != kinds.end();
+  std::string file = path.filename().string();
+  std::transform(file.begin(), file.end(), file.begin(), [](unsigned char c) { return std::tolower(c); });
+  const std::vector<std::string>& kinds = file_kinds(kind);
+  const bool named_file = std::any_of(kinds.begin(), kinds.end(), [&](const std::string& end) {
+    return file.size() > end.size() && file.ends_with(end);
+  });
   if (fs::exists(path, ignored)) {
     if (!named_file)
       fail_usage("{} '{}' is a file; a folder or a {} file wanted", flag, name, fmt::join(kinds, " or "));

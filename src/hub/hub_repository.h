@@ -27,6 +27,9 @@ enum class ModelParts { all, without_weights };
 std::filesystem::path resolve_model(const std::string& name, const HubOptions& options = {},
                                     ModelParts parts = ModelParts::all);
 
+// How names of files end that are a model or a data set (or a part of one) by themselves.
+const std::vector<std::string>& file_kinds(RepoKind kind);
+
 // The path that `name` is, or nothing where it is a hub name; as above a usage error where it is neither.
 std::optional<std::filesystem::path> find_local(RepoKind kind, const std::string& name);
 

@@ -69,13 +69,19 @@ std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::int64_t 
 
 std::vector<AnswerProblem> choose_problems(const Dataset& dataset, std::span<const std::int64_t> rows, std::int64_t count) {
   std::vector<AnswerProblem> problems;
-  for (const std::int64_t row_index : rows) {
-    if (static_cast<std::int64_t>(problems.size()) == count) break;
-    DatasetRow row = std::move(dataset.read(row_index, row_index + 1).front());
-    if (row.fault != RowFault::none || row.messages.empty()) continue;
-    AnswerProblem problem = problem_of(std::move(row));
-    if (!problem.problem.empty() && !normalize_answer(problem.expected_answer).empty())
-      problems.push_back(std::move(problem));
+  std::int64_t fewest = 1;
+  while (!rows.empty() && std::ssize(problems) < count) {
+    const std::int64_t missing = count - std::ssize(problems);
+    const auto some = rows.first(static_cast<std::size_t>(std::min(std::ssize(rows), std::max(fewest, missing))));
+    rows = rows.subspan(some.size());
+    fewest = 64;  // each time may be a pass over a file
+    for (DatasetRow& row : dataset.read_rows(some)) {
+      if (std::ssize(problems) == count) break;
+      if (row.fault != RowFault::none || row.messages.empty()) continue;
+      AnswerProblem problem = problem_of(std::move(row));
+      if (!problem.problem.empty() && !normalize_answer(problem.expected_answer).empty())
+        problems.push_back(std::move(problem));
+    }
   }
   CHECK(!problems.empty(),
         "dataset {}: no row has a problem and an answer; columns problem and expected_answer (or generated_solution) "

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "data/dataset_files.h"
+#include "data/packed.h"
 #include "support/fake_hub.h"
 
 namespace llmfp8 {
@@ -57,6 +58,23 @@ TEST(SplitFiles, WordsInNames) {
   EXPECT_EQ(both.at("train_1M"), Files{"train_1M.jsonl"});
   EXPECT_EQ(both.at("train"), (Files{"train_1M.jsonl", "train_2M.jsonl"}));
   EXPECT_EQ(both.at("test"), Files{"test.jsonl"});
+}
+
+TEST(SplitFiles, JsonAndCompressedNames) {
+  EXPECT_EQ(splits({"data/train-00000-of-00001.jsonl.zst", "data/test-00000-of-00001.json.gz", "dataset_infos.json"}),
+            (Splits{{"train", {"data/train-00000-of-00001.jsonl.zst"}}}));  // .json beside .jsonl is about the rows
+  EXPECT_EQ(splits({"train.json", "test.json.gz", "config.json", "dataset_info.json", "a.csv.gz"}),
+            (Splits{{"train", {"train.json"}}, {"test", {"test.json.gz"}}}));
+  EXPECT_EQ(splits({"x/gsm_train.jsonl.gz", "x/gsm_eval.jsonl.zst"}),
+            (Splits{{"train", {"x/gsm_train.jsonl.gz"}}, {"test", {"x/gsm_eval.jsonl.zst"}}}));
+  EXPECT_NE(error_of([] {
+              splits({"train/state.json", "train/data-00000-of-00001.arrow", "dataset_dict.json"});
+            }).find("no files"),
+            std::string::npos);
+  const DatasetListing twice{"org/set", {"train.jsonl", "train.jsonl.gz"}, ""};
+  EXPECT_EQ(
+      error_of([&] { files_of_split(twice, "", "train"); }),
+      "org/set: both train.jsonl and train.jsonl.gz, which by their names hold the same rows; one of them is wanted");
 }
 
 TEST(SplitFiles, FrontMatter) {
@@ -120,7 +138,21 @@ TEST_F(DatasetSource, WithoutFrontMatter) {
   hub_.add("datasets/org/set/data/train_1M-00000-of-00002.csv", "a\n");
   EXPECT_EQ(get("train_1M").files.size(), 2u);
   hub_.add("datasets/org/csv/train.csv", "a\n");
-  EXPECT_NE(error_of([&] { resolve_dataset("org/csv", "train", "", options_); }).find("no .parquet or .jsonl files"),
+  EXPECT_NE(
+      error_of([&] { resolve_dataset("org/csv", "train", "", options_); }).find("no files .parquet, .jsonl or .json"),
+      std::string::npos);
+}
+
+TEST_F(DatasetSource, CompressedFiles) {
+  hub_.add("datasets/org/packed/train.jsonl.gz", testing::gzip("{\"text\": \"a\"}\n{\"text\": \"b\"}\n"));
+  hub_.add("datasets/org/packed/test.jsonl.zst", testing::zstd("{\"text\": \"c\"}\n"));
+  const Dataset train = open_dataset(resolve_dataset("org/packed", "train", "", options_), {});
+  EXPECT_EQ(train.read(1, 2).front().text, "b");
+  EXPECT_EQ(hub_.count("GET", "test.jsonl.zst"), 0u);
+  EXPECT_EQ(open_dataset(resolve_dataset("org/packed", "test", "", options_), {}).read(0, 1).front().text, "c");
+  const std::string local = train.files().front().string();  // one file of it, by its path
+  EXPECT_EQ(open_dataset(resolve_dataset(local, "any", "", options_), {}).rows(), 2);
+  EXPECT_NE(error_of([&] { resolve_dataset(local + ".x.jsonl.zst", "any", "", options_); }).find("does not exist"),
             std::string::npos);
 }
 

@@ -170,10 +170,10 @@ TEST(Dataset, FaultyRowsAreMarkedNotLost) {
 TEST(Dataset, RefusesWhatIsNotThere) {
   TempDir dir;
   EXPECT_ERROR(open_dataset(dir.path() / "nothing", "train", {}), "no such file or folder");
-  EXPECT_ERROR(open_dataset(dir.path(), "train", {}), "no .parquet or .jsonl files");
+  EXPECT_ERROR(open_dataset(dir.path(), "train", {}), "no files .parquet, .jsonl or .json (of JSON Lines; these two also as .gz or .zst) of a data set");
   write(dir.path() / "x.csv", "a,b\n");
   EXPECT_ERROR(open_dataset(dir.path(), "train", {}), "found: x.csv");
-  EXPECT_ERROR(open_dataset(dir.path() / "x.csv", "train", {}), "a data set is a folder, a .parquet or a .jsonl file");
+  EXPECT_ERROR(open_dataset(dir.path() / "x.csv", "train", {}), "a data set is a folder or a file .parquet, .jsonl or .json");
   write(dir.path() / "x.jsonl", "\n\n");
   EXPECT_ERROR(open_dataset(dir.path() / "x.jsonl", "train", {}), "has no rows");
   DatasetOptions options;

@@ -1,5 +1,6 @@
 // Runs that work: what they write, under which names, and the promises about accumulation, repetition and reloading.
 #include <cmath>
+#include <cstdlib>
 #include <set>
 
 #include <gtest/gtest.h>
@@ -405,6 +406,26 @@ TEST(Runs, ConfigFileIsTheCommandLine) {
   EXPECT_EQ(flags.at("mixed_precision").at("from"), "config file");
   EXPECT_EQ(flags.at("max_steps").at("value"), 2);
   EXPECT_EQ(metric(shop.output(), "Train/Loss").size(), 2u);
+}
+
+TEST(Runs, CompressedRowsGiveTheSameRun) {
+  Workshop shop;
+  const fs::path rows = shop.path("rows.jsonl");
+  run_well("train_fp8", shop.args());
+  const std::vector<double> losses = metric(shop.output(), "Train/Loss");
+  fs::remove_all(shop.output());
+  ASSERT_EQ(std::system(("gzip -k '" + rows.string() + "'").c_str()), 0);
+  const std::string packed = rows.string() + ".gz";
+  run_well("train_fp8", shop.args({"--dataset_name", packed}));
+  EXPECT_EQ(metric(shop.output(), "Train/Loss"), losses);
+  const std::string bytes = read_bytes(packed);
+  write_bytes(packed, bytes.substr(0, bytes.size() - 9));
+  fs::remove_all(shop.output());
+  const Finished cut = run_program("train_fp8", shop.args({"--dataset_name", packed}));
+  EXPECT_EQ(cut.code, 1);
+  EXPECT_NE(cut.err.find("rows.jsonl.gz: cut off: it ends at byte " + std::to_string(bytes.size() - 9)),
+            std::string::npos)
+      << cut.err;
 }
 
 }  // namespace

@@ -96,6 +96,13 @@ TEST(AnswerEval, ChoosesRowsEvenlyAndGrades) {
     EXPECT_EQ(problems[i].messages.back().role, "user") << "the solution is not shown to the model";
   }
   EXPECT_EQ(choose_problems(dataset, 99).size(), 10u);
+  // Held-out rows come in the split's order; one without an answer makes room for the next.
+  std::ofstream(dir.path() / "test.jsonl", std::ios::app) << "{\"problem\": \"?\", \"generated_solution\": \"none\"}\n";
+  const std::vector<std::int64_t> rows = {7, 10, 2, 9, 10, 0, 4};
+  std::string chosen;
+  for (const AnswerProblem& problem : choose_problems(open_dataset(dir.path() / "test.jsonl", "test", {}), rows, 4))
+    chosen += problem.problem;
+  EXPECT_EQ(chosen, "p7p2p9p0");
   EXPECT_TRUE(grade(problems[1], "2.00 it is: \\boxed{2.00}").correct);
   EXPECT_FALSE(grade(problems[1], "I do not know").correct);
 }

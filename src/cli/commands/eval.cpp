@@ -91,7 +91,7 @@ constexpr const char* kOfAnswers[] = {"rows", "max_new_tokens", "batch_size", "o
 void declare(FlagSet& flags, EvalFlags& given) {
   declare_model_flags(flags, given.model);
   flags.text("dataset_name", "NAME", &given.dataset_name,
-             "a hub name, a folder, a .parquet or a .jsonl file; without it, what the run that wrote the "
+             "a hub name, a folder, a .parquet or .jsonl file (.jsonl.gz, .jsonl.zst, .json too); without it, what the run that wrote the "
              "model was given, with its split and the rows that it held out");
   flags.text("split", "NAME", &given.split, "split of the data set");
   flags.text("dataset_config", "NAME", &given.dataset_config, "configuration of the data set; without it, the default one");
