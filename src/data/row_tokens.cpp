@@ -1,3 +1,4 @@
+// Tokens to texts, and texts to what can be shown of them.
 #include "data/row_tokens.h"
 
 #include <algorithm>

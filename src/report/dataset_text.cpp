@@ -1,3 +1,4 @@
+// What `llm-fp8 data` prints.
 #include <algorithm>
 #include <limits>
 
@@ -52,7 +53,7 @@ std::string bars_text(const DatasetView& view, std::size_t width) {
     const std::string span = span_of(bar);
     const std::int64_t all = columns(bar.rows), cut = std::min(all, columns(bar.cut_rows));
     out += std::string(left - display_width(span), ' ') + span;
-    out += fmt::format("  {:>{}} {}{}\n", bar.rows, middle, repeated("█", all - cut), repeated("░", cut));
+    out += fmt::format("  {:>{}}{}{}{}\n", bar.rows, middle, all > 0 ? " " : "", repeated("█", all - cut), repeated("░", cut));
   }
   return out;
 }

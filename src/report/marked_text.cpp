@@ -1,3 +1,4 @@
+// The text of a row with marks around what is not learnt.
 #include "report/marked_text.h"
 
 #include <algorithm>

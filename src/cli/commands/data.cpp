@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -52,6 +54,13 @@ void declare(FlagSet& flags, DataFlags& given) {
   flags.on_off("json", &given.json, "one JSON object on standard output");
 }
 
+// Before all rows are looked at, rather than after.
+void check_folder_of(const std::string& html) {
+  const std::filesystem::path folder = std::filesystem::path(html).parent_path();
+  std::error_code ignored;
+  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) fail_usage("data: --html {}: there is no folder {}", html, folder.string());
+}
+
 // A row that is shown.
 struct LookedAt {
   std::int64_t row = 0;
@@ -86,8 +95,10 @@ struct Found {
   std::vector<LookedAt> rows;
 };
 
-std::string share_text(std::int64_t part, std::int64_t whole) {
-  return fmt::format("{} ({:.1f} %)", part, whole == 0 ? 0.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole));
+// "12 rows (1.5 %)"; what: "row", or nothing.
+std::string share_text(std::int64_t part, std::int64_t whole, std::string_view what = "") {
+  const double percent = whole == 0 ? 0.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+  return what.empty() ? fmt::format("{} ({:.1f} %)", part, percent) : fmt::format("{} {}{} ({:.1f} %)", part, what, part == 1 ? "" : "s", percent);
 }
 
 std::string repeats_text(const Repeats& repeats, std::int64_t of) {
@@ -106,10 +117,10 @@ std::string files_text(const Dataset& dataset) {
 }
 
 std::string left_out_text(const DatasetStatistics& s) {
-  std::string text = share_text(s.rows - s.usable(), s.rows);
+  std::vector<std::string> kinds;
   for (std::size_t fault = 1; fault < kRowFaults; ++fault)
-    if (s.rows_by_fault[fault] > 0) text += fmt::format("; {} {}", s.rows_by_fault[fault], name_of(static_cast<RowFault>(fault)));
-  return text;
+    if (s.rows_by_fault[fault] > 0) kinds.push_back(fmt::format("{} {}", s.rows_by_fault[fault], name_of(static_cast<RowFault>(fault))));
+  return share_text(s.rows - s.usable(), s.rows) + (kinds.empty() ? "" : fmt::format(": {}", fmt::join(kinds, ", ")));
 }
 
 std::vector<DatasetView::Figure> figures(const Found& found) {
@@ -123,7 +134,7 @@ std::vector<DatasetView::Figure> figures(const Found& found) {
   list.push_back({"tokens", fmt::format("{} after the cut", s.tokens)});
   list.push_back({"row lengths", fmt::format("min {}, median {}, 90 % {}, 99 % {}, max {}", q.min, q.median, q.p90, q.p99, q.max)});
   list.push_back({fmt::format("cut at {}", found.given.run.max_seq_length),
-                  fmt::format("{} rows, {} tokens", share_text(s.truncated_rows, s.usable()), share_text(s.truncated_tokens, s.tokens + s.truncated_tokens))});
+                  fmt::format("{}, {}", share_text(s.truncated_rows, s.usable(), "row"), share_text(s.truncated_tokens, s.tokens + s.truncated_tokens, "token"))});
   list.push_back({"learnt tokens", share_text(s.supervised, s.tokens)});
   list.push_back({"rows that learn nothing", share_text(s.unsupervised_rows, s.usable())});
   list.push_back({"repeated rows", repeats_text(s.repeated_rows, s.usable())});
@@ -206,6 +217,7 @@ int run_data(CommandArgs args) {
   declare(flags, given);
   if (!flags.parse(args)) return 0;
   const RunConfig& run = given.run;
+  check_folder_of(given.html);
   if (run.threads > 0) set_num_threads(static_cast<int>(run.threads));
   Console console;
   const Tokenizer tokenizer = open_tokenizer_at(fetch_model(run.model_name, run.weights_cache_dir, console, ModelParts::without_weights));
