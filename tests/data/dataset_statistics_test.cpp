@@ -34,7 +34,9 @@ TEST(DatasetStatistics, BarsHoldEveryRowOnce) {
     std::int64_t rows = 0, cut = 0, longer = 0;
     for (std::size_t i = 0; i < bars.size(); ++i) {
       EXPECT_LE(bars[i].from, bars[i].to);
-      if (i > 0) EXPECT_EQ(bars[i].from, bars[i - 1].to + 1);
+      if (i > 0) {
+        EXPECT_EQ(bars[i].from, bars[i - 1].to + 1);
+      }
       std::int64_t within = 0;
       for (const auto& [length, count] : lengths) within += length >= bars[i].from && length <= bars[i].to ? count : 0;
       EXPECT_EQ(bars[i].rows, within);

@@ -129,7 +129,7 @@ TEST_F(Data, RefusesInOneLine) {
     int code;
     const char* says;
   } refusals[] = {
-      {{"--first", "12"}, 2, "--first 12: the data set has 12 rows"},
+      {{"--first", "12", "--rows", "0"}, 2, "--first 12: the data set has 12 rows"},
       {{"--rows", "-1"}, 2, "--rows"},
       {{"--max_seq_length", "0"}, 2, "--max_seq_length 0"},
       {{"--loss_on", "some"}, 2, "one of all, completion, assistant"},

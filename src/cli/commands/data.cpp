@@ -76,7 +76,7 @@ struct LookedAt {
 std::vector<LookedAt> look_at(const Dataset& dataset, const RowEncoder& encoder, const Tokenizer& tokenizer, const DataFlags& given) {
   std::vector<LookedAt> rows;
   const std::int64_t end = std::min(dataset.rows(), given.first + given.rows);
-  for (const DatasetRow& row : dataset.read(given.first, std::max(end, given.first))) {
+  for (const DatasetRow& row : dataset.read(given.first, end)) {
     EncodedRow encoded = encode_row(encoder, row);
     LookedAt looked{row.index, encoded.fault, std::move(encoded.tokens), {}};
     looked.shown = row_tokens(tokenizer, looked.tokens.ids, looked.tokens.labels);
@@ -227,7 +227,7 @@ int run_data(CommandArgs args) {
   options.num_of_samples = run.num_of_samples;
   const Dataset dataset =
       open_dataset(fetch_dataset(run.dataset_name, run.split_name, run.dataset_config, run.weights_cache_dir, console), options);
-  if (given.rows > 0 && given.first >= dataset.rows())
+  if (given.first >= dataset.rows())
     fail_usage("data: --first {}: the data set has {} row{}, the first is 0", given.first, dataset.rows(), dataset.rows() == 1 ? "" : "s");
   std::optional<ChatTemplate> chat_template;
   if (wants_chat_template(run.chat_template, dataset)) chat_template = ChatTemplate::choose(run.chat_template, tokenizer, run.template_date);
