@@ -45,14 +45,14 @@ std::vector<ShownToken> row_tokens(const Tokenizer& tokenizer, std::span<const s
   return tokens;
 }
 
-std::string visible_text(const std::string& text) {
+std::string visible_text(const std::string& text, LineFeeds line_feeds) {
   const std::string valid = utf8_lossy(text);
   std::string out;
   for (std::size_t at = 0; at < valid.size();) {
     const CodePoint c = code_point_at(valid, at);
     at += c.size;
     if (c.code == '\n') {
-      out += "↵\n";
+      out += line_feeds == LineFeeds::marked ? "↵\n" : "\n";
     } else if (c.code < 0x20 || c.code == 0x7F) {
       append_utf8(out, c.code == 0x7F ? 0x2421 : 0x2400 + c.code);  // Unicode's pictures of control characters
     } else if (is_unseen(c.code)) {
@@ -64,8 +64,8 @@ std::string visible_text(const std::string& text) {
   return out;
 }
 
-std::vector<ShownToken> visible(std::vector<ShownToken> tokens) {
-  for (ShownToken& token : tokens) token.text = visible_text(token.text);
+std::vector<ShownToken> visible(std::vector<ShownToken> tokens, LineFeeds line_feeds) {
+  for (ShownToken& token : tokens) token.text = visible_text(token.text, line_feeds);
   return tokens;
 }
 

@@ -14,9 +14,10 @@ namespace llmfp8 {
 // ids, labels: [length], as in TokenizedRow. Tokens that make a character only together are one piece.
 std::vector<ShownToken> row_tokens(const Tokenizer& tokenizer, std::span<const std::int32_t> ids, std::span<const std::int32_t> labels);
 
-// Whatever would move a cursor, turn the text around or not be seen, as something to see: ␛ for escape, ‹U+202E›; a line feed is
-// "↵" and the line feed. Rows are anybody's text.
-std::string visible_text(const std::string& text);
-std::vector<ShownToken> visible(std::vector<ShownToken> tokens);
+// Whatever would move a cursor, turn the text around or not be seen, as something to see: ␛ for escape, ‹U+202E›. Rows are
+// anybody's text. A line feed stays one; marked, "↵" stands before it.
+enum class LineFeeds { plain, marked };
+std::string visible_text(const std::string& text, LineFeeds line_feeds);
+std::vector<ShownToken> visible(std::vector<ShownToken> tokens, LineFeeds line_feeds);
 
 }  // namespace llmfp8

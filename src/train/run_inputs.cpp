@@ -123,7 +123,7 @@ std::string RunInputs::chat_template_name() const {
 
 std::string RunInputs::example(bool color, std::size_t max_chars) const {
   const std::vector<ShownToken> tokens = row_tokens(*tokenizer, rows->train.ids(0), rows->train.labels(0));
-  return marked_text(visible(tokens), color ? Marks::grey : Marks::quotes, max_chars);
+  return marked_text(visible(tokens, LineFeeds::plain), color ? Marks::grey : Marks::quotes, max_chars);
 }
 
 }  // namespace llmfp8

@@ -25,8 +25,9 @@ TEST(DatasetStatistics, QuantilesAreThoseOfTheSortedLengths) {
 }
 
 TEST(DatasetStatistics, BarsHoldEveryRowOnce) {
-  for (const std::map<std::int64_t, std::int64_t>& lengths :
-       {std::map<std::int64_t, std::int64_t>{{5, 3}}, {{1, 50}, {7, 49}, {9000, 1}}, {{100, 1}, {1000000, 1}}, {{3, 2}, {64, 5}, {65, 7}, {199, 1}}}) {
+  using Lengths = std::map<std::int64_t, std::int64_t>;
+  for (const Lengths& lengths :
+       {Lengths{{5, 3}}, {{1, 50}, {7, 49}, {9000, 1}}, {{100, 1}, {1000000, 1}}, {{3, 2}, {64, 5}, {65, 7}, {199, 1}}}) {
     const DatasetStatistics statistics = of_lengths(lengths);
     const std::vector<LengthBar> bars = length_bars(statistics, 64, 20);
     ASSERT_FALSE(bars.empty());
@@ -51,11 +52,12 @@ TEST(DatasetStatistics, BarsHoldEveryRowOnce) {
 }
 
 TEST(VisibleText, NothingMovesACursorOrHides) {
-  EXPECT_EQ(visible_text("a\tb\nc"), "a␉b↵\nc");
-  EXPECT_EQ(visible_text(std::string("\x1b[31m\0\x7f", 7)), "␛[31m␀␡");
-  EXPECT_EQ(visible_text("\xE2\x80\xAE\xC2\x9B\xEF\xBB\xBF"), "‹U+202E›‹U+009B›‹U+FEFF›");
-  EXPECT_EQ(visible_text("é中😀"), "é中😀");
-  EXPECT_EQ(visible_text("a\xFF"), "a\xEF\xBF\xBD");
+  EXPECT_EQ(visible_text("a\tb\nc", LineFeeds::marked), "a␉b↵\nc");
+  EXPECT_EQ(visible_text(std::string("\x1b[31m\0\x7f", 7), LineFeeds::marked), "␛[31m␀␡");
+  EXPECT_EQ(visible_text("\xE2\x80\xAE\xC2\x9B\xEF\xBB\xBF", LineFeeds::marked), "‹U+202E›‹U+009B›‹U+FEFF›");
+  EXPECT_EQ(visible_text("b\n\r", LineFeeds::plain), "b\n␍");
+  EXPECT_EQ(visible_text("é中😀", LineFeeds::marked), "é中😀");
+  EXPECT_EQ(visible_text("a\xFF", LineFeeds::marked), "a\xEF\xBF\xBD");
 }
 
 TEST(MarkedText, MarksWhatIsNotLearntAndEndsWithinACharacterNever) {

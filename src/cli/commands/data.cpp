@@ -26,6 +26,7 @@
 #include "hub/file_io.h"
 #include "report/console.h"
 #include "report/dataset_view.h"
+#include "report/text_table.h"
 #include "train/downloads.h"
 #include "train/interrupt.h"
 #include "train/run_inputs.h"
@@ -85,6 +86,9 @@ std::vector<LookedAt> look_at(const Dataset& dataset, const RowEncoder& encoder,
   return rows;
 }
 
+// A name as somebody gave it, on one line.
+std::string one_line_of(const std::string& name) { return one_line(visible_text(name, LineFeeds::plain)); }
+
 // What is printed, drawn and written.
 struct Found {
   const DataFlags& given;
@@ -112,7 +116,8 @@ std::string repeats_text(const Repeats& repeats, std::int64_t of) {
 std::string files_text(const Dataset& dataset) {
   const auto& files = dataset.files();
   std::string text = fmt::format("{}", files.size());
-  for (std::size_t i = 0; i < std::min<std::size_t>(files.size(), 3); ++i) text += (i == 0 ? ": " : ", ") + visible_text(files[i].filename().string());
+  for (std::size_t i = 0; i < std::min<std::size_t>(files.size(), 3); ++i)
+    text += (i == 0 ? ": " : ", ") + one_line_of(files[i].filename().string());
   return text + (files.size() > 3 ? ", …" : "");
 }
 
@@ -127,14 +132,15 @@ std::vector<DatasetView::Figure> figures(const Found& found) {
   const DatasetStatistics& s = found.statistics;
   std::vector<DatasetView::Figure> list = {{"rows", std::to_string(s.rows)},
                                            {"files", files_text(found.dataset)},
-                                           {"columns", visible_text(fmt::format("{}", fmt::join(found.dataset.columns(), ", ")))},
+                                           {"columns", one_line_of(fmt::format("{}", fmt::join(found.dataset.columns(), ", ")))},
                                            {"left out", left_out_text(s)}};
   if (s.usable() == 0) return list;
   const LengthQuantiles q = s.length_quantiles();
   list.push_back({"tokens", fmt::format("{} after the cut", s.tokens)});
   list.push_back({"row lengths", fmt::format("min {}, median {}, 90 % {}, 99 % {}, max {}", q.min, q.median, q.p90, q.p99, q.max)});
   list.push_back({fmt::format("cut at {}", found.given.run.max_seq_length),
-                  fmt::format("{}, {}", share_text(s.truncated_rows, s.usable(), "row"), share_text(s.truncated_tokens, s.tokens + s.truncated_tokens, "token"))});
+                  share_text(s.truncated_rows, s.usable(), "row") + ", " +
+                      share_text(s.truncated_tokens, s.tokens + s.truncated_tokens, "token")});
   list.push_back({"learnt tokens", share_text(s.supervised, s.tokens)});
   list.push_back({"rows that learn nothing", share_text(s.unsupervised_rows, s.usable())});
   list.push_back({"repeated rows", repeats_text(s.repeated_rows, s.usable())});
@@ -145,8 +151,8 @@ std::vector<DatasetView::Figure> figures(const Found& found) {
 DatasetView view_of(const Found& found) {
   const RunConfig& run = found.given.run;
   DatasetView view;
-  view.title = visible_text(fmt::format("{}, split {}", run.dataset_name, found.dataset.split_name()));
-  view.subtitle = visible_text(fmt::format("as {} reads it; chat template: {}", run.model_name, found.chat_template));
+  view.title = one_line_of(fmt::format("{}, split {}", run.dataset_name, found.dataset.split_name()));
+  view.subtitle = one_line_of(fmt::format("as {} reads it; chat template: {}", run.model_name, found.chat_template));
   view.figures = figures(found);
   for (const LengthBar& bar : found.bars) view.bars.push_back({bar.from, bar.to, bar.rows, bar.cut_rows});
   view.max_seq_length = run.max_seq_length;
@@ -154,7 +160,7 @@ DatasetView view_of(const Found& found) {
     std::string remark = fmt::format("{} tokens, {} of them learnt", row.tokens.ids.size(), row.supervised());
     if (row.tokens.truncated) remark += fmt::format("; cut, it has {}", row.tokens.untruncated_length);
     if (row.fault != RowFault::none) remark = fmt::format("left out: {}", name_of(row.fault));
-    view.examples.push_back({row.row, std::move(remark), visible(row.shown)});
+    view.examples.push_back({row.row, std::move(remark), visible(row.shown, LineFeeds::marked)});
   }
   return view;
 }
