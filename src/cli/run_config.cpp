@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "core/error.h"
 #include "report/text_table.h"
+#include "text/own_template.h"
 
 namespace llmfp8 {
 namespace {
@@ -102,6 +103,7 @@ void resolve(RunConfig& config) {
   }
   config.gradient_checkpointing = config.recompute == Recompute::block;
   if (config.overwrite && !config.resume.empty()) fail_usage("--overwrite and --resume exclude each other");
+  TemplateDate::parse(config.template_date);  // refuses what is no date
 }
 
 // What was asked for and has no effect must not pass in silence.

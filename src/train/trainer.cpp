@@ -78,6 +78,8 @@ void Trainer::open() {
   }
 
   inputs_ = open_run_inputs(config_, console_);
+  // The day that is written stands in what is recorded, also where no flag named it.
+  if (const auto& chat = inputs_.chat_template; chat && !chat->date().empty()) flags_["template_date"]["value"] = chat->date();
   total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs, config_.max_steps);
   schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
 
@@ -198,8 +200,6 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   for (const MemoryLine& line : engine_->memory()) json["memory_bytes"][line.what] = line.bytes;
   metrics_.describe(json);
   json["flags"] = flags_;
-  // The day that was written, also where no flag named it.
-  if (inputs_.chat_template && !inputs_.chat_template->date().empty()) json["flags"]["template_date"] = inputs_.chat_template->date();
   return json;
 }
 

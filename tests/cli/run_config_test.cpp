@@ -303,6 +303,8 @@ TEST(Errors, NotBuiltYetIsRefusedInOneSentence) {
     EXPECT_EQ(error_with(std::string("--") + flag), std::string("--") + flag + " is not built yet");
     EXPECT_EQ(error_with(std::string("--no-") + flag), "");
   }
+  EXPECT_EQ(error_with("--template_date 2026-02-30"), "--template_date 2026-02-30: there is no such day");
+  EXPECT_EQ(error_with("--template_date 2026-11-23"), "");
   EXPECT_EQ(error_with("--mixed_precision fp16", Program::train_multi_gpu),
             "--mixed_precision fp16 is not supported, use bf16");
   EXPECT_EQ(error_with("--debug_mode"), "");
