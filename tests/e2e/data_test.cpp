@@ -132,6 +132,7 @@ TEST_F(Data, RefusesInOneLine) {
       {{"--first", "12", "--rows", "0"}, 2, "--first 12: the data set has 12 rows"},
       {{"--rows", "-1"}, 2, "--rows"},
       {{"--max_seq_length", "0"}, 2, "--max_seq_length 0"},
+      {{"--template_date", "2026-11-32"}, 2, "--template_date 2026-11-32"},
       {{"--loss_on", "some"}, 2, "one of all, completion, assistant"},
       {{"--dataset_text_field", "body"}, 1, "no usable columns"},
       {{"--html", shop_.path("none/x.html").string()}, 2, "there is no folder"},

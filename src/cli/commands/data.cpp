@@ -224,6 +224,7 @@ int run_data(CommandArgs args) {
   if (!flags.parse(args)) return 0;
   const RunConfig& run = given.run;
   check_folder_of(given.html);
+  TemplateDate::parse(run.template_date);  // refuses what is no date
   if (run.threads > 0) set_num_threads(static_cast<int>(run.threads));
   Console console;
   const Tokenizer tokenizer = open_tokenizer_at(fetch_model(run.model_name, run.weights_cache_dir, console, ModelParts::without_weights));
