@@ -8,42 +8,20 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "core/thread_pool.h"
+#include "data/encode_rows.h"
 #include "data/token_cache.h"
 
 namespace llmfp8 {
 
 namespace {
 
-// Of a window: enough for every core, few enough for a bar that moves.
-constexpr std::int64_t kRowsOfACore = 256, kMostRows = 16384;
 constexpr double kFewSupervised = 0.02;
 
-struct EncodedRow {
-  TokenizedRow tokens;
-  RowFault fault = RowFault::none;
-};
-
-// row_of: from a number below `count` to its DatasetRow; called on all cores.
-template <typename RowOf>
-std::vector<EncodedRow> encode_rows(const RowEncoder& encoder, std::int64_t count, const RowOf& row_of) {
-  std::vector<EncodedRow> encoded(static_cast<std::size_t>(count));
-  parallel_for(count, 16, [&](std::int64_t first, std::int64_t last) {
-    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
-      const DatasetRow& row = row_of(i);
-      encoded[i].fault = encoder.fault_of(row);
-      if (encoded[i].fault == RowFault::none) encoded[i].tokens = encoder.encode(row);
-    }
-  });
-  return encoded;
-}
-
-// A text of no tokens is of no use either.
 void add(SegmentBuilder& builder, const EncodedRow& row) {
-  if (row.tokens.ids.empty()) {
-    builder.add_faulty(row.fault == RowFault::none ? RowFault::empty : row.fault);
-  } else {
+  if (row.fault == RowFault::none) {
     builder.add(row.tokens);
+  } else {
+    builder.add_faulty(row.fault);
   }
 }
 
@@ -107,7 +85,7 @@ class TableBuilder {
   }
 
   void encode_rest() {
-    const std::int64_t window = std::min(kMostRows, kRowsOfACore * std::max(2, num_threads()));
+    const std::int64_t window = rows_of_a_window();
     DatasetStream stream(dataset_, table_->rows());
     const auto read = [&] { return std::async(std::launch::async, [&] { return stream.next(window); }); };
     std::future<std::vector<RawRow>> next = read();
@@ -115,8 +93,8 @@ class TableBuilder {
       std::vector<RawRow> raw = next.get();
       if (raw.empty()) break;
       next = read();
-      const auto parse = [&](std::size_t i) { return dataset_.parse(std::move(raw[i])); };
-      for (const EncodedRow& row : encode_rows(encoder_, std::ssize(raw), parse)) add(builder_, row);
+      const auto encode = [&](std::size_t i) { return encode_row(encoder_, dataset_.parse(std::move(raw[i]))); };
+      for (const EncodedRow& row : encode_rows(std::ssize(raw), encode)) add(builder_, row);
       show(builder_.next_row());
       if (builder_.tokens() < options_.segment_tokens) continue;
       const std::int64_t end = builder_.next_row();
@@ -179,8 +157,8 @@ std::shared_ptr<const TokenTable> encode_alone(const Dataset& dataset, const Row
     const std::size_t end = std::min(wanted.size(), begin + kChunk);
     std::vector<DatasetRow> rows;
     for (std::size_t i = begin; i < end; ++i) rows.push_back(dataset.read(wanted[i], wanted[i] + 1).front());
-    const auto row_of = [&](std::size_t i) -> const DatasetRow& { return rows[i]; };
-    const std::vector<EncodedRow> encoded = encode_rows(encoder, std::ssize(rows), row_of);
+    const auto encode = [&](std::size_t i) { return encode_row(encoder, rows[i]); };
+    const std::vector<EncodedRow> encoded = encode_rows(std::ssize(rows), encode);
     for (std::size_t i = begin; i < end; ++i) {
       while (builder.next_row() < wanted[i]) builder.add_faulty(RowFault::none);
       add(builder, encoded[i - begin]);

@@ -21,21 +21,6 @@ constexpr int kWidestBar = 30;
 constexpr int kNarrowestBar = 6;
 constexpr const char* kClearLine = "\r\x1b[K";
 
-bool asks_for_a_terminal(std::FILE* file) {
-  const char* term = std::getenv("TERM");
-  return isatty(fileno(file)) == 1 && !(term != nullptr && std::string_view(term) == "dumb");
-}
-
-int terminal_width(std::FILE* file) {
-  if (const char* columns = std::getenv("COLUMNS")) {
-    const int width = std::atoi(columns);
-    if (width > 0) return width;
-  }
-  winsize size{};
-  if (ioctl(fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  return 80;
-}
-
 // A path or a model's text could otherwise move the cursor.
 std::string without_control_characters(std::string text) {
   std::replace_if(
@@ -52,6 +37,21 @@ std::string number_text(double value, int decimals) {
 }
 
 }  // namespace
+
+bool is_a_terminal(std::FILE* file) {
+  const char* term = std::getenv("TERM");
+  return isatty(fileno(file)) == 1 && !(term != nullptr && std::string_view(term) == "dumb");
+}
+
+int terminal_width(std::FILE* file) {
+  if (const char* columns = std::getenv("COLUMNS")) {
+    const int width = std::atoi(columns);
+    if (width > 0) return width;
+  }
+  winsize size{};
+  if (ioctl(fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return 80;
+}
 
 std::string duration_text(double seconds) {
   constexpr double kLongest = 1000.0 * 86400.0;  // beyond, the number means nothing
@@ -101,7 +101,7 @@ std::string progress_text(const Progress& progress, double seconds_left, int wid
 }
 
 Console::Console(ConsoleOptions options) : options_(std::move(options)) {
-  is_terminal_ = options_.is_terminal.value_or(asks_for_a_terminal(options_.file));
+  is_terminal_ = options_.is_terminal.value_or(is_a_terminal(options_.file));
   if (!options_.clock) options_.clock = now_seconds;
 }
 

@@ -42,6 +42,11 @@ inline double work_done(const Progress& progress) {
   return std::isnan(progress.work) ? static_cast<double>(progress.step) : progress.work;
 }
 
+// TERM=dumb counts as none.
+bool is_a_terminal(std::FILE* file);
+// COLUMNS, else the terminal's columns, else 80.
+int terminal_width(std::FILE* file);
+
 // Thread-safe. No control character is written unless the file is a terminal.
 class Console {
  public:

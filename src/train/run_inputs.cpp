@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/user_cache.h"
+#include "data/row_tokens.h"
 #include "train/downloads.h"
 #include "train/interrupt.h"
 
@@ -121,25 +122,8 @@ std::string RunInputs::chat_template_name() const {
 }
 
 std::string RunInputs::example(bool color, std::size_t max_chars) const {
-  const auto ids = rows->train.ids(0);
-  const auto labels = rows->train.labels(0);
-  std::string text;
-  for (std::size_t t = 0; t < ids.size() && text.size() < max_chars;) {
-    // Token t is learnt if the position before it has to predict it.
-    const auto learnt = [&](std::size_t i) { return i > 0 && labels[i - 1] != kIgnoreLabel; };
-    std::size_t end = t + 1;
-    while (end < ids.size() && learnt(end) == learnt(t)) ++end;
-    std::string part = tokenizer->decode(ids.subspan(t, end - t));
-    if (text.size() + part.size() > max_chars) {
-      std::size_t keep = max_chars - text.size();
-      while (keep > 0 && (static_cast<unsigned char>(part[keep]) & 0xC0u) == 0x80u) --keep;  // not inside a character
-      part = part.substr(0, keep) + "…";
-    }
-    if (!learnt(t)) part = color ? "\x1b[90m" + part + "\x1b[0m" : "«" + part + "»";
-    text += part;
-    t = end;
-  }
-  return text;
+  const std::vector<ShownToken> tokens = row_tokens(*tokenizer, rows->train.ids(0), rows->train.labels(0));
+  return marked_text(visible(tokens, LineFeeds::plain), color ? Marks::grey : Marks::quotes, max_chars);
 }
 
 }  // namespace llmfp8

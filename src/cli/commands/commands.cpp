@@ -20,6 +20,7 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"info", "what a model is made of", run_info},
+    {"data", "what a data set is made of, and its rows as the model sees them", run_data},
     {"tokenize", "text to token ids and back, JSON Lines on standard input and output", run_tokenize},
     {"generate", "text from a model, greedy or sampled", run_generate},
     {"eval", "loss and perplexity of a model, accuracy of its answers to math problems", run_eval},

@@ -12,6 +12,7 @@ int run_llm_fp8(std::span<const std::string> args);
 
 // args: what follows the subcommand.
 using CommandArgs = std::span<const std::string>;
+int run_data(CommandArgs args);
 int run_tokenize(CommandArgs args);
 int run_generate(CommandArgs args);
 int run_eval(CommandArgs args);

@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 
 #include "cli/did_you_mean.h"
+#include "cli/options.h"
 #include "core/error.h"
 #include "report/text_table.h"
 
@@ -99,6 +100,14 @@ void FlagSet::on_off(std::string name, bool* value, std::string help) {
                       *value = text == "true";
                       return true;
                     }});
+}
+
+void FlagSet::of_trainer(std::string_view name, RunConfig* config) {
+  const Option* const option = find_option(config->program, name);
+  CHECK(option != nullptr, "the training programs have no flag --{}", name);
+  flags_.push_back({option->name, option->value_name, option->help, option->wanted, option->default_text,
+                    option->is_required ? Presence::required : Presence::optional,
+                    [option, config](const std::string& text) { return option->assign(*config, text); }});
 }
 
 void FlagSet::positional(std::string name, std::string* value, std::string help) {

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/run_config.h"
+
 namespace llmfp8 {
 
 struct WholeRange {
@@ -36,6 +38,8 @@ class FlagSet {
   void whole(std::string name, WholeRange range, std::int64_t* value, std::string help);
   void real(std::string name, RealRange range, double* value, std::string help);
   void on_off(std::string name, bool* value, std::string help);
+  // A flag of the training programs, as they declare it. Throws Error where they have none of that name.
+  void of_trainer(std::string_view name, RunConfig* config);
   // An argument that is no flag, in the order of declaration.
   void positional(std::string name, std::string* value, std::string help);
   // Every further argument that is no flag; declared after the positionals. required: at least one.

@@ -10,6 +10,8 @@ extern const std::string_view kPageTemplate;  // page.html
 extern const std::string_view kPageStyle;     // page.css
 extern const std::string_view kPageScript;    // page.js
 extern const std::string_view kChartsScript;  // charts.js
+extern const std::string_view kDatasetTemplate;  // dataset_page.html
+extern const std::string_view kDatasetStyle;     // dataset_page.css, after page.css
 
 // Only where the build found them.
 extern const std::string_view kDygraphsScript, kDygraphsStyle, kDygraphsLicense;
