@@ -226,6 +226,18 @@ TEST_P(Packed, AFlippedBitGivesNoOtherRows) {
   expect_error(text_lines(3), "no valid ");  // not compressed at all
 }
 
+TEST(Zstandard, LongLinesComeFewAtATime) {
+  const testing::TempDir dir;
+  const fs::path path = dir.path() / "x.jsonl.zst";
+  const std::string line = testing::zstd(text_line(std::string(static_cast<std::size_t>(kMaxJsonLineBytes) - 12, 'a')));
+  std::ofstream(path, std::ios::binary) << line << line << line << testing::zstd(text_line("last"));
+  const Dataset data = open_dataset(path, "train", {});
+  DatasetStream stream(data, 0);
+  EXPECT_EQ(stream.next(100).size(), 2u);
+  EXPECT_EQ(stream.next(100).size(), 2u);
+  EXPECT_TRUE(stream.next(100).empty());
+}
+
 TEST(Zstandard, AWindowIsBounded) {
   const testing::TempDir dir;
   const fs::path path = dir.path() / "x.jsonl.zst";
