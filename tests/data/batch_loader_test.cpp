@@ -2,7 +2,11 @@
 #include "data/batch_loader.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
 #include <map>
+#include <numbers>
 #include <numeric>
 #include <set>
 
@@ -291,6 +295,30 @@ TEST(Packing, BestFitChoosesTheFullestBinThatHolds) {
   EXPECT_EQ(bins, (std::vector<std::vector<std::int64_t>>{{0, 2}, {1, 3, 4}, {5}, {6}}));
   EXPECT_EQ(best_fit(lengths, {10, 2}), (std::vector<std::vector<std::int64_t>>{{0, 2}, {1, 3}, {4, 6}, {5}}));
   EXPECT_THROW(best_fit(lengths, {9, 100}), Error);
+}
+
+// A million lengths like a corpus of worked solutions (log-normal, median 180, cut at 1024): best fit wastes under 1 %
+// and its work grows as n log n. A minute is far from what it takes and from what a quadratic search would.
+TEST(Packing, FillsAMillionRealLengthsInSeconds) {
+  constexpr std::int64_t kRows = 1'000'000, kBin = 8192;
+  std::vector<std::int64_t> lengths;
+  std::int64_t total = 0;
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    const auto bits = philox4x32(11, static_cast<std::uint64_t>(r), 0).x;
+    const double uniform = (bits[0] + 0.5) / 4294967296.0, angle = bits[1] / 4294967296.0 * 2 * std::numbers::pi;
+    const double normal = std::sqrt(-2 * std::log(uniform)) * std::cos(angle);
+    lengths.push_back(std::clamp<std::int64_t>(static_cast<std::int64_t>(180 * std::exp(0.6 * normal)), 8, 1024));
+    total += lengths.back();
+  }
+  for (const std::int64_t bin : {kBin, std::int64_t{1024}}) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto bins = best_fit(lengths, {bin, 4096});
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    const double full = static_cast<double>(total) / static_cast<double>(static_cast<std::int64_t>(bins.size()) * bin);
+    std::printf("  bins of %ld tokens: %.2f %% full in %.2f s\n", static_cast<long>(bin), 100 * full, seconds.count());
+    EXPECT_GE(full, 0.99);
+    EXPECT_LT(seconds.count(), 60);
+  }
 }
 
 TEST(Packing, CapacitiesAreTheCheapestChoice) {
