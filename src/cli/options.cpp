@@ -216,7 +216,7 @@ void declare_model_and_data(Declarations& d, bool multi) {
   d.text("chat_template", "auto|model|llama3|chatml|legacy|FILE", &RunConfig::chat_template, "auto",
          "auto: the model's own, else the one of its family; legacy: the text of the Python stack");
   d.text("template_date", "TEXT", &RunConfig::template_date, "",
-         "date (2024-07-26) for a model's own template that writes today's; without it, today");
+         "date (2024-07-26) for a model's own template that writes one; without it, the template's own constant, else today");
   d.text("weights_cache_dir", "DIR", &RunConfig::weights_cache_dir, multi ? "./model_cache" : "",
          "folder of downloaded models and datasets; without it, the hub's default");
   d.on_off("repair_embeddings", &RunConfig::repair_embeddings,

@@ -36,7 +36,7 @@ struct RunConfig {
   bool packing = false;
   LossOn loss_on = LossOn::all;
   std::string chat_template;              // auto | model | llama3 | chatml | legacy | a file
-  std::string template_date;              // "": today's, where a template asks for it
+  std::string template_date;              // "": the template's constant, else today
   std::string weights_cache_dir;          // "": the hub's default
   bool repair_embeddings = false;
 

@@ -88,6 +88,7 @@ OwnTemplate::OwnTemplate(std::string_view source, std::string origin, const Toke
   for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id)
     if (tokenizer.is_special(id)) special_.push_back(tokenizer.id_to_token(id));
   std::erase(special_, "");
+  needs_clock_ = find_need_of_clock();
   end_of_turn_ = find_end_of_turn();
 }
 
@@ -103,7 +104,7 @@ jinja::Rendered OwnTemplate::render(const std::vector<ChatMessage>& messages, bo
   if (date_.is_given) variables["date_string"] = jinja::format_date("%d %b %Y", date_.day);
   const Json more = extras.variables.empty() ? Json::object() : Json::parse(extras.variables);
   for (const auto& [name, value] : more.items()) variables[name] = value;
-  return template_.render(variables, {date_.day});
+  return template_.render(variables, {date_.day, needs_clock_ || date_.is_given});
 }
 
 std::vector<TextSegment> OwnTemplate::render_supervised(const std::vector<ChatMessage>& messages,
@@ -181,6 +182,23 @@ std::string OwnTemplate::find_end_of_turn() const {
   } catch (const Error&) {
     return "";  // it takes no such conversation
   }
+}
+
+bool OwnTemplate::find_need_of_clock() {
+  if (!template_.mentions("strftime_now")) return false;
+  const auto is_taken = [&](bool clock) {
+    needs_clock_ = clock;
+    for (const auto& probe : {std::vector<ChatMessage>{{"user", "one", ""}, {"assistant", "two", ""}},
+                              std::vector<ChatMessage>{{"system", "none", ""}, {"user", "one", ""}}}) {
+      try {
+        render(probe, true, {});
+      } catch (const Error&) {
+        return false;
+      }
+    }
+    return true;
+  };
+  return !is_taken(false);
 }
 
 std::string OwnTemplate::description() const {

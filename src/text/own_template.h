@@ -28,7 +28,8 @@ struct ChatExtras {
   std::string variables;  // an object: enable_thinking and the like, as apply_chat_template takes them by name
 };
 
-// The day that a template is told. text: --template_date, "2024-07-26" or "26 Jul 2024"; empty: today.
+// The day that a template is told. text: --template_date, "2024-07-26" or "26 Jul 2024"; empty: today, which only a template
+// without a day of its own gets to know.
 struct TemplateDate {
   std::tm day = {};
   bool is_given = false;
@@ -50,8 +51,10 @@ class OwnTemplate {
   std::vector<TextSegment> render_supervised(const std::vector<ChatMessage>& messages, std::size_t first_learnt,
                                              const ChatExtras& extras) const;
 
+  // Whether its text depends on date(). A template that carries a day (Llama 3's) writes that one unless another is given:
+  // the same rows tomorrow are the same tokens.
   bool writes_date() const {
-    return template_.mentions("strftime_now") || (date_.is_given && template_.mentions("date_string"));
+    return needs_clock_ || (date_.is_given && (template_.mentions("strftime_now") || template_.mentions("date_string")));
   }
   const TemplateDate& date() const { return date_; }
   const std::string& end_of_turn() const { return end_of_turn_; }  // empty: none was found
@@ -64,9 +67,11 @@ class OwnTemplate {
   // Up to the end of the special token that closes it.
   jinja::Span closed(jinja::Span span, const std::string& whole) const;
   std::string find_end_of_turn() const;
+  bool find_need_of_clock();
 
   jinja::Template template_;
   TemplateDate date_;
+  bool needs_clock_ = false;  // it calls strftime_now without asking whether there is one
   nlohmann::ordered_json tokens_;  // bos_token … by name
   std::vector<std::string> special_;
   std::string end_of_turn_;

@@ -230,6 +230,23 @@ TEST(OwnTemplate, WhatCannotBeToldIsRefused) {
   EXPECT_NE(refusal("{{ raise_exception('not so') }}", messages).find("line 1: the template refuses: not so"), std::string::npos);
 }
 
+// As Llama 3.2's: a run resumed on another day must meet the same tokens, and its cache too.
+TEST(OwnTemplate, AConstantOfItsOwnComesBeforeToday) {
+  const std::string source =
+      "{% if date_string is not defined %}{% if strftime_now is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+      "{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}{{ date_string }}";
+  const auto chosen = [&](const std::string& date) { return ChatTemplate::choose("model", with_template(source, {}), date); };
+  EXPECT_EQ(chosen("").render_text({{"user", "hi"}}, false), "26 Jul 2024");
+  EXPECT_EQ(chosen("").date(), "");
+  EXPECT_EQ(chosen("").description().find("date"), std::string::npos);
+  EXPECT_EQ(chosen("2025-01-09").render_text({{"user", "hi"}}, false), "09 Jan 2025");
+  EXPECT_EQ(chosen("2025-01-09").date(), "2025-01-09");
+  // Without a constant there is only today.
+  const ChatTemplate dated = ChatTemplate::choose("model", with_template("{{ strftime_now('%Y') }}", {}), "");
+  EXPECT_EQ(dated.render_text({{"user", "hi"}}, false).substr(0, 2), "20");
+  EXPECT_NE(dated.date(), "");
+}
+
 TEST(OwnTemplate, DescriptionTellsSourceAndDate) {
   const auto description = [](const std::string& source, const std::string& date) {
     return ChatTemplate::choose("model", with_template(source, {}), date).description();

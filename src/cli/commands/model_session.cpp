@@ -18,7 +18,7 @@ void declare_model_flags(FlagSet& flags, ModelChoice& choice) {
   flags.choice("dtype", {"bf16", "f32"}, &choice.dtype, "of weights and activations");
   flags.text("chat_template", "NAME", &choice.chat_template,
              "auto|model|llama3|chatml|legacy or a file; auto: the model's own");
-  flags.text("template_date", "TEXT", &choice.template_date, "date (2024-07-26) for a template that writes today's; without it, today");
+  flags.text("template_date", "TEXT", &choice.template_date, "date (2024-07-26) for a template that writes one; without it, its own constant, else today");
   flags.text("weights_cache_dir", "DIR", &choice.weights_cache_dir,
              "folder of downloaded models; without it, the hub's default");
   flags.whole("batch_size", {1, 1024}, &choice.batch_size, "sequences generated at once");

@@ -22,7 +22,7 @@ struct ModelChoice {
   std::string device = "auto";
   std::string dtype = "bf16";
   std::string chat_template = "auto";
-  std::string template_date;  // "": today
+  std::string template_date;  // "": the template's constant, else today
   std::string weights_cache_dir;
   std::int64_t batch_size = 32;
 };

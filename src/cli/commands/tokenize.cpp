@@ -110,7 +110,7 @@ int run_tokenize(CommandArgs args) {
   flags.text("chat_template", "NAME", &given.chat_template,
              "auto|model|llama3|chatml|legacy or a file; auto: the model's own");
   flags.text("template_date", "TEXT", &given.template_date,
-             "date (2024-07-26) for a template that writes today's; without it, today");
+             "date (2024-07-26) for a template that writes one; without it, its own constant, else today");
   flags.text("weights_cache_dir", "DIR", &given.weights_cache_dir,
              "folder of downloaded models; without it, the hub's default");
   if (!flags.parse(args)) return 0;

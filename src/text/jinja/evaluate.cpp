@@ -47,7 +47,8 @@ Value Interpreter::lookup(const std::string& name) {
     for (auto it = scope->names.rbegin(); it != scope->names.rend(); ++it)
       if (it->first == name) return it->second;
   const auto found = global_functions().find(name);
-  if (found == global_functions().end()) return Value::undefined(fmt::format("'{}' is undefined", name.substr(0, 60)));
+  if (found == global_functions().end() || (name == "strftime_now" && !options_.has_clock))
+    return Value::undefined(fmt::format("'{}' is undefined", name.substr(0, 60)));
   auto function = std::make_shared<GlobalFunction>();
   function->name = name;
   function->function = found->second;

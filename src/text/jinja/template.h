@@ -15,6 +15,7 @@ namespace llmfp8::jinja {
 
 struct RenderOptions {
   std::tm now = {};  // what strftime_now writes
+  bool has_clock = true;  // without it strftime_now is undefined, and templates write the day that they carry themselves
 };
 
 // Bytes [begin, end) of a text.
