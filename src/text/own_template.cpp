@@ -88,7 +88,7 @@ OwnTemplate::OwnTemplate(std::string_view source, std::string origin, const Toke
   for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id)
     if (tokenizer.is_special(id)) special_.push_back(tokenizer.id_to_token(id));
   std::erase(special_, "");
-  needs_clock_ = find_need_of_clock();
+  find_need_of_clock();
   end_of_turn_ = find_end_of_turn();
 }
 
@@ -184,21 +184,23 @@ std::string OwnTemplate::find_end_of_turn() const {
   }
 }
 
-bool OwnTemplate::find_need_of_clock() {
-  if (!template_.mentions("strftime_now")) return false;
-  const auto is_taken = [&](bool clock) {
+// A template may refuse a probe for a reason of its own (no system turn, say): only what a clock changes counts.
+void OwnTemplate::find_need_of_clock() {
+  if (!template_.mentions("strftime_now")) return;
+  const auto is_taken = [&](const std::vector<ChatMessage>& probe, bool clock) {
     needs_clock_ = clock;
-    for (const auto& probe : {std::vector<ChatMessage>{{"user", "one", ""}, {"assistant", "two", ""}},
-                              std::vector<ChatMessage>{{"system", "none", ""}, {"user", "one", ""}}}) {
-      try {
-        render(probe, true, {});
-      } catch (const Error&) {
-        return false;
-      }
+    try {
+      render(probe, true, {});
+      return true;
+    } catch (const Error&) {
+      return false;
     }
-    return true;
   };
-  return !is_taken(false);
+  const std::vector<std::vector<ChatMessage>> probes = {{{"user", "one", ""}, {"assistant", "two", ""}},
+                                                        {{"system", "none", ""}, {"user", "one", ""}}};
+  for (const std::vector<ChatMessage>& probe : probes)
+    if (!is_taken(probe, false) && is_taken(probe, true)) return;
+  needs_clock_ = false;
 }
 
 std::string OwnTemplate::description() const {

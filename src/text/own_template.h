@@ -67,7 +67,7 @@ class OwnTemplate {
   // Up to the end of the special token that closes it.
   jinja::Span closed(jinja::Span span, const std::string& whole) const;
   std::string find_end_of_turn() const;
-  bool find_need_of_clock();
+  void find_need_of_clock();
 
   jinja::Template template_;
   TemplateDate date_;

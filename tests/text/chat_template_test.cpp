@@ -241,6 +241,9 @@ TEST(OwnTemplate, AConstantOfItsOwnComesBeforeToday) {
   EXPECT_EQ(chosen("").description().find("date"), std::string::npos);
   EXPECT_EQ(chosen("2025-01-09").render_text({{"user", "hi"}}, false), "09 Jan 2025");
   EXPECT_EQ(chosen("2025-01-09").date(), "2025-01-09");
+  // One that takes no system turn has a constant all the same.
+  const std::string no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + source;
+  EXPECT_EQ(ChatTemplate::choose("model", with_template(no_system, {}), "").render_text({{"user", "hi"}}, false), "26 Jul 2024");
   // Without a constant there is only today.
   const ChatTemplate dated = ChatTemplate::choose("model", with_template("{{ strftime_now('%Y') }}", {}), "");
   EXPECT_EQ(dated.render_text({{"user", "hi"}}, false).substr(0, 2), "20");
