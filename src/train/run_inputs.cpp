@@ -35,10 +35,8 @@ void keep_first(std::vector<std::int64_t>& rows, std::int64_t most) {
   if (most > 0 && std::ssize(rows) > most) rows.resize(static_cast<std::size_t>(most));
 }
 
-TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console) {
-  TokenizeOptions options;
-  if (const std::filesystem::path cache = user_cache_folder(); !cache.empty()) options.cache = cache / "tokens";
-  options.progress = [&](std::int64_t done, std::int64_t total) {
+std::function<void(std::int64_t, std::int64_t)> tokenising_progress(Console& console) {
+  return [&console](std::int64_t done, std::int64_t total) {
     Progress progress;
     progress.step = done;
     progress.total_steps = total;
@@ -46,6 +44,12 @@ TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, c
     console.update(progress);
     throw_if_interrupted();
   };
+}
+
+TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console) {
+  TokenizeOptions options;
+  if (const std::filesystem::path cache = user_cache_folder(); !cache.empty()) options.cache = cache / "tokens";
+  options.progress = tokenising_progress(console);
   TokenizedDataset rows = tokenize_dataset(dataset, split, encoder, options);
   console.finish();
   return rows;

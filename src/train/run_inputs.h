@@ -1,6 +1,7 @@
 // What a run reads, opened and checked before the device is touched: model, tokenizer, template, data set, batches.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -38,7 +39,9 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console);
 bool wants_chat_template(const std::string& name, const Dataset& dataset);
 // --eval_max_rows; 0: all stay.
 void keep_first(std::vector<std::int64_t>& rows, std::int64_t most);
-// With a line of progress. Throws Interrupted.
+// A line of progress over rows that are tokenised, for as long as the console lives. The call throws Interrupted.
+std::function<void(std::int64_t done, std::int64_t total)> tokenising_progress(Console& console);
+// With that line of progress. Throws Interrupted.
 TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console);
 // Throws Error where a token's id has no row in the model's embedding.
 void check_vocabulary(const TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer);

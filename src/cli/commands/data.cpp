@@ -28,7 +28,6 @@
 #include "report/dataset_view.h"
 #include "report/text_table.h"
 #include "train/downloads.h"
-#include "train/interrupt.h"
 #include "train/run_inputs.h"
 
 namespace llmfp8 {
@@ -242,14 +241,7 @@ int run_data(CommandArgs args) {
 
   Found found{given, dataset, chat_template ? std::string(chat_template->name()) : "none", {}, {}, {}};
   found.rows = look_at(dataset, encoder, tokenizer, given);
-  found.statistics = measure_dataset(dataset, encoder, [&](std::int64_t done, std::int64_t total) {
-    Progress progress;
-    progress.step = done;
-    progress.total_steps = total;
-    progress.what = "tokenising row";
-    console.update(progress);
-    throw_if_interrupted();
-  });
+  found.statistics = measure_dataset(dataset, encoder, tokenising_progress(console));
   console.finish();
   found.bars = length_bars(found.statistics, run.max_seq_length, kMostBars);
   const DatasetView view = view_of(found);

@@ -23,7 +23,7 @@ void append_upper(std::string& out, char32_t code) {
     case U'ﬄ': out += "FFL"; return;
     case U'ﬅ':
     case U'ﬆ': out += "ST"; return;
-    default: append_code_point(out, static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(code))));
+    default: append_utf8(out, static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(code))));
   }
 }
 
@@ -39,7 +39,7 @@ void append_title(std::string& out, char32_t code) {
     case U'ﬆ': out += "St"; return;
     case U'ŉ':
     case U'ǰ': append_upper(out, code); return;
-    default: append_code_point(out, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(code))));
+    default: append_utf8(out, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(code))));
   }
 }
 
@@ -61,11 +61,11 @@ bool is_final_sigma(std::u32string_view text, std::size_t at) {
 void append_lower(std::string& out, std::u32string_view text, std::size_t at) {
   const char32_t code = text[at];
   if (code == U'Σ') {
-    append_code_point(out, is_final_sigma(text, at) ? U'ς' : U'σ');
+    append_utf8(out, is_final_sigma(text, at) ? U'ς' : U'σ');
   } else if (code == U'İ') {
     out += "i̇";
   } else {
-    append_code_point(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
+    append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
   }
 }
 
@@ -86,12 +86,6 @@ std::int64_t count_code_points(std::string_view text) {
   return count;
 }
 
-bool is_ascii(std::string_view text) {
-  for (const char c : text)
-    if (static_cast<unsigned char>(c) >= 0x80) return false;
-  return true;
-}
-
 std::u32string decode_text(std::string_view text) {
   std::u32string codes;
   codes.reserve(text.size());
@@ -106,28 +100,10 @@ std::u32string decode_text(std::string_view text) {
   return codes;
 }
 
-void append_code_point(std::string& text, char32_t code) {
-  if (code < 0x80) {
-    text += static_cast<char>(code);
-  } else if (code < 0x800) {
-    text += static_cast<char>(0xC0 | (code >> 6));
-    text += static_cast<char>(0x80 | (code & 0x3F));
-  } else if (code < 0x10000) {
-    text += static_cast<char>(0xE0 | (code >> 12));
-    text += static_cast<char>(0x80 | ((code >> 6) & 0x3F));
-    text += static_cast<char>(0x80 | (code & 0x3F));
-  } else {
-    text += static_cast<char>(0xF0 | (code >> 18));
-    text += static_cast<char>(0x80 | ((code >> 12) & 0x3F));
-    text += static_cast<char>(0x80 | ((code >> 6) & 0x3F));
-    text += static_cast<char>(0x80 | (code & 0x3F));
-  }
-}
-
 std::string encode_text(std::u32string_view text) {
   std::string bytes;
   bytes.reserve(text.size());
-  for (const char32_t code : text) append_code_point(bytes, code);
+  for (const char32_t code : text) append_utf8(bytes, code);
   return bytes;
 }
 
@@ -228,7 +204,7 @@ std::string swapcase(std::string_view text) {
     else if (is_lower(codes[i]))
       append_upper(out, codes[i]);
     else
-      append_code_point(out, codes[i]);
+      append_utf8(out, codes[i]);
   }
   return out;
 }

@@ -5,15 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "text/utf8.h"
+
 namespace llmfp8::jinja {
 
 // Bytes of the code point at `at`; a byte that belongs to none counts as one.
 std::size_t code_point_bytes(std::string_view text, std::size_t at);
 std::int64_t count_code_points(std::string_view text);
-bool is_ascii(std::string_view text);
 std::u32string decode_text(std::string_view text);
 std::string encode_text(std::u32string_view text);
-void append_code_point(std::string& text, char32_t code);
 // Byte offset of the code point number `index`, at most the size.
 std::size_t byte_offset(std::string_view text, std::int64_t index);
 

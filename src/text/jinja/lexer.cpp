@@ -284,7 +284,7 @@ class Lexer {
     std::size_t end = at;
     for (; end < text.size() && end < at + 3 && text[end] >= '0' && text[end] <= '7'; ++end)
       code = code * 8 + static_cast<char32_t>(text[end] - '0');
-    append_code_point(out, code);
+    append_utf8(out, code);
     return end - 1;
   }
 
@@ -296,7 +296,7 @@ class Lexer {
     if (digits.size() != wanted || result.ptr != digits.data() + digits.size())
       wrong(fmt::format("truncated \\{} in a string", text[at]));
     if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) wrong("a \\u in a string is no character");
-    append_code_point(out, static_cast<char32_t>(code));
+    append_utf8(out, static_cast<char32_t>(code));
     return at + wanted;
   }
 

@@ -218,7 +218,7 @@ Value expandtabs(Interpreter& run, const Value& self, Arguments& arguments) {
       if (out.size() > kLimits.text_bytes) problem("a text of more than {} bytes", kLimits.text_bytes);
       continue;
     }
-    append_code_point(out, code);
+    append_utf8(out, code);
     column = code == '\n' || code == '\r' ? 0 : column + 1;
   }
   return run.text(std::move(out));

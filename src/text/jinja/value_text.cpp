@@ -26,7 +26,7 @@ std::string quoted(std::string_view text) {
     } else if (code == '\t') {
       out += "\\t";
     } else if (is_printable(code)) {
-      append_code_point(out, code);
+      append_utf8(out, code);
     } else if (code < 0x100) {
       out += fmt::format("\\x{:02x}", static_cast<unsigned>(code));
     } else if (code < 0x10000) {
