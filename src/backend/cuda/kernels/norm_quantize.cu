@@ -36,24 +36,40 @@ struct NormArgs {
   int threads;  // of row_layout(): whose order of summation is kept
 };
 
-// The sum of squares of a row as a block of rmsnorm_kernel adds it up: this warp plays its warps one after the other.
+// The sum of squares of a row as a block of rmsnorm_kernel adds it up: this warp plays its warps one after the other, four of
+// them at a time, whose loads are all under way before the first is summed.
 template <typename A>
 __device__ inline float row_squares(const A* row, std::int64_t cols, int threads) {
-  constexpr int N = kVector<A>;
+  constexpr int N = kVector<A>, kWarps = 4, kPer = 2;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warps = threads / kWarp;
   const int vectors = static_cast<int>(cols / N);
   float of_warp = 0.0f;  // lane w: of warp w
-#pragma unroll 2
-  for (int w = 0; w < warps; ++w) {
-    float squares = 0.0f;
-#pragma unroll 4
-    for (int i = w * kWarp + lane; i < vectors; i += threads) {
-      float v[N];
-      load<N>(row + static_cast<std::int64_t>(i) * N, v);
-      add_squares(v, squares);
+  for (int first = 0; first < warps; first += kWarps) {
+    uint4 raw[kWarps][kPer];
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+#pragma unroll
+      for (int p = 0; p < kPer; ++p) {
+        const int i = (first + w) * kWarp + lane + p * threads;
+        raw[w][p] = first + w < warps && i < vectors ? *reinterpret_cast<const uint4*>(row + static_cast<std::int64_t>(i) * N) : make_uint4(0, 0, 0, 0);
+      }
     }
-    squares = warp_sum(squares);
-    if (lane == w) of_warp = squares;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      if (first + w >= warps) break;
+      float squares = 0.0f, v[N];
+#pragma unroll
+      for (int p = 0; p < kPer; ++p) {
+        unpack(raw[w][p], v);
+        add_squares(v, squares);
+      }
+      for (int i = (first + w) * kWarp + lane + kPer * threads; i < vectors; i += threads) {
+        load<N>(row + static_cast<std::int64_t>(i) * N, v);
+        add_squares(v, squares);
+      }
+      squares = warp_sum(squares);
+      if (lane == first + w) of_warp = squares;
+    }
   }
   return warps == 1 ? __shfl_sync(kAllLanes, of_warp, 0) : warp_sum(of_warp);
 }

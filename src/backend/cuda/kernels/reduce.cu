@@ -10,27 +10,41 @@ constexpr int kThreads = 256;
 constexpr int kMostBlocks = 132 * 8;  // fixed: the order of summation follows from the size alone
 static_assert(kMostBlocks * sizeof(double) <= kWorkspaceBytes);
 
-// partials[block] := sum of the squares of its elements. A thread takes N elements at a time and strides over the grid.
-// In fp64: the gradient of a sum over many tokens may square beyond the range of fp32.
+// partials[block] := sum of the squares of its elements. A thread takes kAhead times N elements at a time, all loads under way
+// before the first is used, and strides over the grid. In fp64: the gradient of a sum over many tokens may square beyond the
+// range of fp32.
+constexpr int kAhead = 4;
+
+template <int N>
+__device__ inline void add_squares(const float (&v)[N], double (&totals)[2]) {
+#pragma unroll
+  for (int k = 0; k < N; ++k) totals[k % 2] = fma(static_cast<double>(v[k]), static_cast<double>(v[k]), totals[k % 2]);
+}
+
 template <typename G, int N>
 __global__ void __launch_bounds__(kThreads) squares_kernel(const G* grad, std::int64_t n, double* partials) {
   __shared__ double room[kWarp];
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads * N;
-  double total = 0.0;
-#pragma unroll 4
-  for (std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N; i + N <= n; i += step) {
-    float v[N];
-    load<N>(grad + i, v);
+  constexpr std::int64_t kTile = kThreads * N;
+  const std::int64_t step = gridDim.x * kAhead * kTile;
+  double totals[2] = {};
+  for (std::int64_t first = blockIdx.x * kAhead * kTile; first < n; first += step) {
+    const std::int64_t at = first + threadIdx.x * N;
+    if (first + kAhead * kTile <= n) {
+      float v[kAhead][N];
 #pragma unroll
-    for (int k = 0; k < N; ++k) total = fma(static_cast<double>(v[k]), static_cast<double>(v[k]), total);
-  }
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    for (std::int64_t i = n / N * N; i < n; ++i) {
-      const double x = static_cast<double>(as_float(grad[i]));
-      total = fma(x, x, total);
+      for (int a = 0; a < kAhead; ++a) load<N>(grad + at + a * kTile, v[a]);
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) add_squares(v[a], totals);
+    } else {
+      for (std::int64_t i = at; i < n; i += kTile) {
+        for (std::int64_t k = i; k < std::min(i + N, n); ++k) {
+          const double x = static_cast<double>(as_float(grad[k]));
+          totals[0] = fma(x, x, totals[0]);
+        }
+      }
     }
   }
-  total = block_sum(total, room);
+  const double total = block_sum(totals[0] + totals[1], room);
   if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
@@ -82,7 +96,7 @@ void accumulate_sum_of_squares(const Tensor& grad, StepScalars* scalars, void* w
   with_activation(grad.dtype, [&](auto g) {
     using G = decltype(g);
     with_vector<G>(aligned(grad.data, 16), [&](auto width) {
-      blocks = grid_for(ceil_div(n, kThreads * 4 * kVector<G>), kMostBlocks);
+      blocks = grid_for(ceil_div(n, kThreads * kAhead * kVector<G>), kMostBlocks);
       squares_kernel<G, width()><<<blocks, kThreads, 0, stream>>>(grad.as<const G>(), n, partials);
     });
   });
