@@ -9,6 +9,11 @@ LocalGradTarget::LocalGradTarget(const WeightTable& table, DType dtype, Backend&
       grads_(pack(table, dtype, buffer_)),
       written_(table.params().size(), false) {}
 
+Tensor LocalGradTarget::all() const {
+  const DType dtype = grads_.front().dtype;
+  return buffer_.tensor(dtype, Shape{static_cast<std::int64_t>(buffer_.bytes() / size_bytes(dtype))});
+}
+
 void LocalGradTarget::begin_step() { written_.assign(written_.size(), false); }
 
 GradDestination LocalGradTarget::destination(const ParamSpec& param) {

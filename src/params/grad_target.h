@@ -29,6 +29,8 @@ class LocalGradTarget : public GradTarget {
   void ready(const ParamSpec&) override {}
 
   const Tensor& grad(int index) const { return grads_[static_cast<std::size_t>(index)]; }
+  // All of them as one vector, with the zeros between them: their norm in one pass.
+  Tensor all() const;
   std::size_t bytes() const { return buffer_.bytes(); }
 
  private:

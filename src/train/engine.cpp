@@ -280,7 +280,7 @@ void Engine::calibrate(const HostBatch& micro_batch) {
 
 // Gradients of all ranks, their norm, and whether the step may change anything.
 void Engine::finish_gradient(Ops& ops) {
-  for (const ParamSpec& spec : params_->table().params()) ops.accumulate_sum_of_squares(grads_->grad(spec.index), scalars_);
+  ops.accumulate_sum_of_squares(grads_->all(), scalars_);
   if (reducer_ != nullptr && !ops.arena().planning()) reducer_->sum_squares(scalars_);
   ops.finish_gradient(scalars_);
 }
