@@ -1,6 +1,7 @@
 // Backend: a device's memory, streams and capabilities, and the factory of its Ops. Found by name in registry.h.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,6 +26,7 @@ struct Capabilities {
   std::size_t memory_bytes = 0;
   // Work is done behind the host's back: a host that waits for each step leaves the device idle.
   bool asynchronous = false;
+  bool graphs = false;  // capture() is worth a try
   // How many bytes of logits the head makes at once: few where they should stay in a cache, many where products are
   // faster the larger they are.
   std::size_t logits_bytes = std::size_t{64} << 20;
@@ -45,6 +47,12 @@ enum class EventKind : std::uint8_t { ordering, timed };
 class Event {
  public:
   virtual ~Event() = default;
+};
+
+// Work of a stream with the arguments that it had, to be enqueued again as a whole.
+class WorkGraph {
+ public:
+  virtual ~WorkGraph() = default;
 };
 
 class Backend {
@@ -71,6 +79,11 @@ class Backend {
   // Asynchronous; the host memory stays valid and unchanged until the stream has passed.
   virtual void copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) = 0;
   virtual void copy_to_host(void* host, const void* device, std::size_t bytes, Stream& stream) = 0;
+
+  // Calls `enqueue`, which has run before, and records what it gives the stream instead of doing it. Null where the device
+  // keeps no such records, or not of this work; `enqueue` may then have run in part.
+  virtual std::unique_ptr<WorkGraph> capture(Stream&, const std::function<void()>& /*enqueue*/) { return nullptr; }
+  virtual void launch(WorkGraph&, Stream&) { fail("this backend records no work"); }
 
   // arena and stream outlive the Ops.
   virtual std::unique_ptr<Ops> create_ops(Stream& stream, Arena& arena) = 0;

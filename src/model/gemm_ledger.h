@@ -31,6 +31,17 @@ class GemmLedger {
     r.just_in_time = a.just_in_time || b.just_in_time;
   }
 
+  // Adds a pass that made the same products over other numbers of rows: of_one counts it for one token and one row of the head.
+  void add(const GemmLedger& of_one, double tokens, double head_rows) {
+    for (std::size_t i = 0; i < records_.size(); ++i) {
+      const GemmRecord& one = of_one.records_[i];
+      if (one.calls == 0) continue;
+      const GemmRecord before = std::exchange(records_[i], one);
+      records_[i].calls += before.calls;
+      records_[i].flops = before.flops + one.flops * (i < 3 ? head_rows : tokens);
+    }
+  }
+
   const GemmRecord& find(Site site, GemmPass pass) const { return records_[index(site, pass)]; }
 
   // Share of the flops whose operands were both FP8; 0 before the first product.

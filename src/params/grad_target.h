@@ -25,6 +25,9 @@ class LocalGradTarget : public GradTarget {
   LocalGradTarget(const WeightTable& table, DType dtype, Backend& backend);
 
   void begin_step();  // the next contribution to each parameter overwrites
+  // Which parameters have had a contribution since: what a recorded micro-step, enqueued again, has to leave by itself.
+  const std::vector<bool>& written() const { return written_; }
+  void set_written(std::vector<bool> written) { written_ = std::move(written); }
   GradDestination destination(const ParamSpec& param) override;
   void ready(const ParamSpec&) override {}
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 #include "backend/plan/plan_ops.h"
 #include "params/load.h"
@@ -92,9 +93,10 @@ void Engine::allocate() {
   if (options_.shadow_check && fp8_.enabled()) shadow_ = std::make_unique<ShadowCheck>(params_->table(), backend_, *stream_);
   update_ = std::make_unique<ParamUpdate>(UpdateParts{backend_, *params_, *grads_, *optimizer_});
   updated_params_ = std::make_unique<UpdatedParams>(*params_, *update_, *stream_);
-  const bool overlaps = options_.update_overlap == UpdateOverlap::automatic ? backend_.capabilities().asynchronous
-                                                                           : options_.update_overlap == UpdateOverlap::on;
-  if (overlaps) update_->prepare_overlap();
+  const StepSchedule schedule = options_.schedule;
+  if (schedule == StepSchedule::overlapped) update_->prepare_overlap();
+  const bool records = schedule == StepSchedule::automatic ? backend_.capabilities().graphs : schedule == StepSchedule::graphs;
+  graphs_ = std::make_unique<StepGraphs>(backend_, *stream_, records);
   scalars_buffer_ = backend_.allocate(sizeof(StepScalars), "step scalars");
   scalars_ = static_cast<StepScalars*>(scalars_buffer_.data());
 }
@@ -224,16 +226,47 @@ void Engine::allow_update() {
   send_scalars(allow, sizeof(allow));
 }
 
+// Who observes operations sees each of them; what a step on a stream of its own is waited for cannot be recorded.
+bool Engine::uses_graphs() const {
+  return graphs_->on() && ops_->observer() == nullptr && !update_->overlaps() && reducer_ == nullptr;
+}
+
+void Engine::enqueue_micro_step(const Batch& batch, GemmLedger& ledger) {
+  Phase phase(*arena_, micro_step_phase(batch, fp8_.calibrating()));
+  {
+    ActivationStore activations(*arena_, static_cast<int>(config().num_hidden_layers), options_.recompute, PassKind::training);
+    PassContext context = pass(*ops_, batch, activations, Numerics::quantized);
+    context.ledger = &ledger;
+    transformer_.forward_backward(context, *grads_, scalars_);
+  }
+  phase.end();
+}
+
+// Once as it is, then recorded, then as recorded; what it leaves on the host beside is done here.
+void Engine::micro_step(const Batch& batch) {
+  if (!uses_graphs() || fp8_.calibrating()) return enqueue_micro_step(batch, ledger_);
+  const std::vector<bool> written = grads_->written();
+  const bool begins = std::find(written.begin(), written.end(), true) == written.end();
+  StepGraphs::Piece& piece = graphs_->piece({batch.capacity(), batch.equal_doc_tokens, begins});
+  if (!std::exchange(piece.seen, true)) return enqueue_micro_step(batch, ledger_);
+  if (piece.graph == nullptr) {
+    piece.of_one = std::make_unique<GemmLedger>(static_cast<int>(config().num_hidden_layers));
+    Batch one = batch;
+    one.host_counts.num_tokens = one.host_counts.num_supervised = 1;
+    if (!graphs_->record(piece, [&] { enqueue_micro_step(one, *piece.of_one); })) {
+      grads_->set_written(written);
+      return enqueue_micro_step(batch, ledger_);
+    }
+  }
+  graphs_->launch(piece);
+  grads_->set_written(std::vector<bool>(written.size(), true));
+  ledger_.add(*piece.of_one, batch.host_counts.num_tokens, batch.host_counts.num_supervised);
+}
+
 void Engine::run_micro_batches(std::span<const HostBatch> micro_batches) {
-  const int layers = static_cast<int>(config().num_hidden_layers);
   for (const HostBatch& host : micro_batches) {
     const Batch batch = train_batch_->upload(host, *stream_);
-    Phase phase(*arena_, micro_step_phase(batch, fp8_.calibrating()));
-    {
-      ActivationStore activations(*arena_, layers, options_.recompute, PassKind::training);
-      transformer_.forward_backward(pass(*ops_, batch, activations, Numerics::quantized), *grads_, scalars_);
-    }
-    phase.end();
+    micro_step(batch);
     if (shadow_ && shadow_->is_asked() && !fp8_.calibrating()) {
       shadow_->measure(ShadowCheck::Pass::own, *ops_, *grads_);
       shadow_->end();
@@ -295,6 +328,21 @@ void Engine::update(Ops& ops) {
     update_->wait_all(*stream_);
     update_->run(ops, scalars_);
   }
+}
+
+void Engine::enqueue_optimizer_step() {
+  Phase phase(*arena_, kOptimizerPhase);
+  finish_gradient(*ops_);
+  update(*ops_);
+  phase.end();
+}
+
+void Engine::optimizer_step() {
+  if (!uses_graphs()) return enqueue_optimizer_step();
+  StepGraphs::Piece& piece = graphs_->piece({});
+  if (!std::exchange(piece.seen, true)) return enqueue_optimizer_step();
+  if (piece.graph == nullptr && !graphs_->record(piece, [&] { enqueue_optimizer_step(); })) return enqueue_optimizer_step();
+  graphs_->launch(piece);
 }
 
 void Engine::read_scalars(std::span<const HostBatch> micro_batches) {
@@ -365,10 +413,7 @@ StepResult Engine::gradients(std::span<const HostBatch> micro_batches) {
 void Engine::enqueue_step(std::span<const HostBatch> micro_batches, double learning_rate, double max_grad_norm) {
   CHECK(in_flight_.size() < kStepsInFlight, "{} steps are in flight: ask for a result first", in_flight_.size());
   compute_gradients(micro_batches, learning_rate, max_grad_norm);
-  Phase phase(*arena_, kOptimizerPhase);
-  finish_gradient(*ops_);
-  update(*ops_);
-  phase.end();
+  optimizer_step();
   read_scalars(micro_batches);
   // A step without a label changes nothing and counts for nothing.
   const bool learns = std::any_of(micro_batches.begin(), micro_batches.end(),

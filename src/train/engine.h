@@ -16,8 +16,9 @@
 #include "optim/optimizer.h"
 #include "train/device_batch.h"
 #include "train/evaluation.h"
-#include "train/shadow_check.h"
 #include "train/param_update.h"
+#include "train/shadow_check.h"
+#include "train/step_graphs.h"
 
 namespace llmfp8 {
 
@@ -26,9 +27,13 @@ struct CommandFlags {
   std::string batch_size, accumulation, length, eval_batch_size, precision;
 };
 
-// Whether AdamW runs under the next step's forward pass; automatic: where the device works behind the host's back. The
-// bits are the same.
-enum class UpdateOverlap : std::uint8_t { automatic, off, on };
+// How a step is given to the device. The bits are the same.
+enum class StepSchedule : std::uint8_t {
+  automatic,  // graphs where the device has them
+  in_order,   // an operation at a time
+  overlapped, // so too, AdamW on a stream of its own under the next step's forward pass
+  graphs      // micro-steps and the optimizer's part as graphs (step_graphs.h)
+};
 
 struct EngineOptions {
   DType dtype = DType::bf16;           // of weights and activations: bf16 | f32
@@ -40,7 +45,7 @@ struct EngineOptions {
   OptimizerConfig optimizer;
   DecayRule decay_rule = DecayRule::everything;
   std::uint64_t seed = 42;             // of stochastic rounding
-  UpdateOverlap update_overlap = UpdateOverlap::automatic;
+  StepSchedule schedule = StepSchedule::automatic;
   bool shadow_check = false;           // memory for shadow() is there; no effect where the recipe quantises nothing
   BatchLimits train_limits;            // capacities that train_step will see
   BatchLimits eval_limits;             // capacities that evaluate will see; empty: the engine only trains
@@ -139,6 +144,11 @@ class Engine {
   void plan_memory(Arena& planning);
   PassContext pass(Ops& ops, const Batch& batch, ActivationStore& activations, Numerics numerics);
   void run_micro_batches(std::span<const HostBatch> micro_batches);
+  void micro_step(const Batch& batch);
+  void enqueue_micro_step(const Batch& batch, GemmLedger& ledger);
+  void optimizer_step();
+  void enqueue_optimizer_step();
+  bool uses_graphs() const;
   void shadow_passes(const HostBatch& micro_batch);
   void calibrate(const HostBatch& micro_batch);
   void begin_scalars(double learning_rate, double max_grad_norm);
@@ -164,6 +174,7 @@ class Engine {
   std::unique_ptr<UpdatedParams> updated_params_;
   std::unique_ptr<DeviceBatch> train_batch_, eval_batch_;
   std::unique_ptr<ShadowCheck> shadow_;
+  std::unique_ptr<StepGraphs> graphs_;
   Buffer scalars_buffer_;
   StepScalars* scalars_ = nullptr;  // device
   HostRing scalars_out_, scalars_in_;

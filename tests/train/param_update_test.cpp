@@ -94,11 +94,11 @@ struct Outcome {
   std::vector<std::vector<std::byte>> state;
 };
 
-Outcome train(Backend& backend, const std::string& model, EngineOptions options, UpdateOverlap overlap) {
+Outcome train(Backend& backend, const std::string& model, EngineOptions options, StepSchedule schedule) {
   const ModelConfig config = open_model(model_dir(model))->config();
   std::vector<ParityBatch> batches = {random_batch(config, {20, 31}, 1), random_batch(config, {7, 40, 12}, 2)};
   const BatchLimits limits = align_batches(batches);
-  options.update_overlap = overlap;
+  options.schedule = schedule;
   const auto engine = golden_engine(backend, model_dir(model), options, limits);
   Outcome outcome;
   const auto take = [&] {
@@ -126,8 +126,8 @@ TEST(ParamUpdate, AsLateAsItMayBeChangesNoBit) {
       options.fp8_lm_head = recipe != RecipeKind::none;
       options.optimizer.weight_update = WeightUpdate::stochastic;
       LateBackend late;
-      const Outcome in_order = train(*create_cpu_backend(), model, options, UpdateOverlap::off);
-      const Outcome beside = train(late, model, options, UpdateOverlap::on);
+      const Outcome in_order = train(*create_cpu_backend(), model, options, StepSchedule::in_order);
+      const Outcome beside = train(late, model, options, StepSchedule::overlapped);
       EXPECT_EQ(in_order.losses, beside.losses);
       EXPECT_EQ(in_order.state, beside.state);
       // It was late indeed: a whole update waited, and nothing is left.

@@ -3,12 +3,14 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/gemm_kernels.h"
 #include "backend/cuda/kernels/kernels.h"
 #include "backend/cuda/versions.h"
 #include "backend/registry.h"
+#include "core/log.h"
 
 namespace llmfp8::cuda {
 namespace {
@@ -17,6 +19,15 @@ constexpr int kMinimumCapability = 80;  // bf16 in the tensor cores
 constexpr int kFp8Capability = 89;
 constexpr int kMxCapability = 100, kMxEnd = 120;  // from, and no longer from
 constexpr std::size_t kMxCublasLt = 120800;       // 12.8: the first with block-scaled products
+
+class CudaGraph : public WorkGraph {
+ public:
+  explicit CudaGraph(cudaGraphExec_t ready) : handle_(ready) {}
+  cudaGraphExec_t get() const { return handle_.get(); }
+
+ private:
+  GraphExecHandle handle_;
+};
 
 class CudaStream : public Stream {
  public:
@@ -143,6 +154,7 @@ Capabilities capabilities_of(const DeviceInfo& device) {
   c.mxfp8 = mxfp8_support(device);
   c.memory_bytes = device.memory_bytes;
   c.asynchronous = true;
+  c.graphs = true;
   c.logits_bytes = std::size_t{2} << 30;
   return c;
 }
@@ -234,6 +246,37 @@ void CudaBackend::copy_to_host(void* host, const void* device, std::size_t bytes
   if (bytes == 0) return;
   use_device();
   check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, own(stream).get()), "copying from the GPU");
+}
+
+std::unique_ptr<WorkGraph> CudaBackend::capture(Stream& stream, const std::function<void()>& enqueue) {
+  use_device();
+  const cudaStream_t on = own(stream).get();
+  // Of this thread alone: another one may be loading the next batch.
+  LLMFP8_CUDA_CHECK(cudaStreamBeginCapture(on, cudaStreamCaptureModeThreadLocal));
+  std::string refused;
+  std::exception_ptr failed;
+  try {
+    enqueue();
+  } catch (const DeviceFailed&) {
+    failed = std::current_exception();
+  } catch (const Error& error) {
+    refused = error.what();
+  }
+  cudaGraph_t raw = nullptr;
+  cudaError_t status = cudaStreamEndCapture(on, &raw);
+  const GraphHandle graph(raw);
+  if (failed) std::rethrow_exception(failed);
+  cudaGraphExec_t ready = nullptr;
+  if (refused.empty() && status == cudaSuccess) status = cudaGraphInstantiate(&ready, raw, 0);
+  if (refused.empty() && status == cudaSuccess) return std::make_unique<CudaGraph>(ready);
+  cudaGetLastError();
+  log::info("steps are given to the GPU a kernel at a time, not as a graph: {}", refused.empty() ? cudaGetErrorString(status) : refused);
+  return nullptr;
+}
+
+void CudaBackend::launch(WorkGraph& graph, Stream& stream) {
+  use_device();
+  check(cudaGraphLaunch(static_cast<CudaGraph&>(graph).get(), own(stream).get()), "launching a step");
 }
 
 std::unique_ptr<Ops> CudaBackend::create_ops(Stream& stream, Arena& arena) {

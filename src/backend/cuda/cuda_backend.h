@@ -51,6 +51,9 @@ class CudaBackend : public Backend {
   void copy_to_device(void* device, const void* host, std::size_t bytes, Stream& stream) override;
   void copy_to_host(void* host, const void* device, std::size_t bytes, Stream& stream) override;
 
+  std::unique_ptr<WorkGraph> capture(Stream& stream, const std::function<void()>& enqueue) override;
+  void launch(WorkGraph& graph, Stream& stream) override;
+
   std::unique_ptr<Ops> create_ops(Stream& stream, Arena& arena) override;
 
  private:

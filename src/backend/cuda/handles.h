@@ -39,6 +39,8 @@ class Handle {
 
 using StreamHandle = Handle<cudaStream_t, cudaStreamDestroy>;
 using EventHandle = Handle<cudaEvent_t, cudaEventDestroy>;
+using GraphHandle = Handle<cudaGraph_t, cudaGraphDestroy>;
+using GraphExecHandle = Handle<cudaGraphExec_t, cudaGraphExecDestroy>;
 using DeviceMemory = Handle<void*, cudaFree>;
 using LtHandle = Handle<cublasLtHandle_t, cublasLtDestroy>;
 using MatmulDescHandle = Handle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;

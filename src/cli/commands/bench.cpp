@@ -30,12 +30,14 @@ namespace llmfp8 {
 namespace {
 
 constexpr std::int64_t kMostRows = 1 << 22;
-const Choices<UpdateOverlap> kUpdateOverlaps = {
-    {"auto", UpdateOverlap::automatic}, {"on", UpdateOverlap::on}, {"off", UpdateOverlap::off}};
+const Choices<StepSchedule> kSchedules = {{"auto", StepSchedule::automatic},
+                                          {"in_order", StepSchedule::in_order},
+                                          {"overlapped", StepSchedule::overlapped},
+                                          {"graphs", StepSchedule::graphs}};
 
 struct BenchFlags {
   std::string model, lengths, profile, run_costs, device = "auto", recipe = "default", recompute = "none", grad_dtype = "auto";
-  std::string optim_state = "bf16", weight_update = "stochastic", update_overlap = "auto";
+  std::string optim_state = "bf16", weight_update = "stochastic", schedule = "auto";
   std::int64_t batch_size = 8, seq = 1024, accumulation = 1, steps = 10;
   bool fp8_lm_head = false, packing = false, json = false;
 };
@@ -57,7 +59,8 @@ void declare(FlagSet& flags, BenchFlags& given) {
   flags.on_off("fp8_lm_head", &given.fp8_lm_head, "the language-model head in FP8 too");
   flags.whole("accumulation", {1, 4096}, &given.accumulation, "micro-batches of a step");
   flags.whole("steps", {1, 100000}, &given.steps, "timed steps, after three others");
-  flags.choice("update_overlap", words(kUpdateOverlaps), &given.update_overlap, "AdamW under the next step's forward pass; auto: on a GPU");
+  flags.choice("schedule", words(kSchedules), &given.schedule,
+               "how steps are given to the GPU; overlapped: AdamW under the next forward pass; auto: as graphs where it has them");
   flags.choice("grad_dtype", {"auto", "fp32", "bf16"}, &given.grad_dtype, "of the gradients of weights; auto: fp32 where they accumulate");
   flags.choice("optim_state", words(kOptimStates), &given.optim_state, "how AdamW keeps its moments");
   flags.choice("weight_update", words(kWeightUpdates), &given.weight_update, "how a bf16 weight takes small updates");
@@ -101,7 +104,7 @@ BenchmarkOptions options_of(const FlagSet& flags, const BenchFlags& given) {
   o.engine.recompute = meaning(kRecompute, given.recompute);
   o.engine.optimizer.state = meaning(kOptimStates, given.optim_state);
   o.engine.optimizer.weight_update = meaning(kWeightUpdates, given.weight_update);
-  o.engine.update_overlap = meaning(kUpdateOverlaps, given.update_overlap);
+  o.engine.schedule = meaning(kSchedules, given.schedule);
   const bool wide = given.grad_dtype == "auto" ? given.accumulation > 1 : given.grad_dtype == "fp32";
   o.engine.grad_dtype = wide ? DType::f32 : DType::bf16;
   return o;
