@@ -471,6 +471,35 @@ TEST(Evaluation, IsInHighPrecisionAndChangesNothing) {
 
 // ---- what really ran
 
+// What a recorded micro-step counts when it is launched over other numbers of rows.
+TEST(Ledger, AddsAPassOverOtherRows) {
+  Fixture setup("llama_tied", {{100}, {37}});
+  const auto records_of = [&](const std::vector<std::size_t>& batches) {
+    const auto engine = setup.engine(bf16_options(RecipeKind::standard));
+    EXPECT_TRUE(engine->train_step(setup.batch(0), 1e-3, 1.0).ok);  // calibrates
+    engine->ledger().clear();
+    for (const std::size_t i : batches) EXPECT_TRUE(engine->train_step(setup.batch(i), 1e-3, 1.0).ok);
+    return engine->ledger();
+  };
+  const BatchCounts first = setup.batches[0].host.counts, second = setup.batches[1].host.counts;
+  const GemmLedger of_first = records_of({0}), wanted = records_of({0, 1});
+  for (const Product product : {Product::qkv, Product::down, Product::lm_head}) {
+    for (const GemmPass pass : {GemmPass::fprop, GemmPass::dgrad, GemmPass::wgrad}) {
+      GemmLedger of_one(2), sum(2);
+      std::vector<GemmRecord> records = of_first.records();
+      for (std::size_t i = 0; i < records.size(); ++i) records[i].flops /= i < 3 ? first.num_supervised : first.num_tokens;
+      of_one.set_records(records);
+      sum.add(of_one, first.num_tokens, first.num_supervised);
+      sum.add(of_one, second.num_tokens, second.num_supervised);
+      const Site site{1, product};
+      EXPECT_EQ(sum.find(site, pass).calls, wanted.find(site, pass).calls);
+      EXPECT_EQ(sum.find(site, pass).scaling, wanted.find(site, pass).scaling);
+      EXPECT_NEAR(sum.find(site, pass).flops, wanted.find(site, pass).flops, 1e-9 * wanted.find(site, pass).flops);
+      EXPECT_GT(sum.find(site, pass).flops, of_first.find(site, pass).flops);
+    }
+  }
+}
+
 TEST(Ledger, SaysTheFormatsThatRan) {
   struct Want {
     RecipeKind recipe;
