@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <variant>
@@ -33,6 +34,12 @@ struct Source {
   fs::path path;
   std::variant<JsonlFile, ParquetFile, CompressedJsonl> file;
   std::int64_t first_row = 0, rows = 0;
+  std::vector<std::int64_t> group_starts{};  // of a parquet file: the first row of each row group
+
+  // Of a row of the file.
+  std::int32_t group_of(std::int64_t row_in_file) const {
+    return static_cast<std::int32_t>(std::upper_bound(group_starts.begin(), group_starts.end(), row_in_file) - group_starts.begin()) - 1;
+  }
 };
 
 using Cells = RawRow::Cells;
@@ -68,8 +75,10 @@ Source open_source(const fs::path& path) {
   CHECK(!suffix.empty(), "{}: a data set is a folder or a file {}", path.string(), kDataFiles);
   if (suffix == ".parquet") {
     ParquetFile file(path);
-    const std::int64_t rows = file.rows();
-    return Source{path, std::move(file), 0, rows};
+    std::vector<std::int64_t> starts;
+    std::int64_t rows = 0;
+    for (std::int32_t group = 0; group < file.row_groups(); rows += file.row_group_rows(group++)) starts.push_back(rows);
+    return Source{path, std::move(file), 0, rows, std::move(starts)};
   }
   if (compression_of(path) != Compression::none)
     return Source{path, CompressedJsonl(), 0, count_rows(JsonlStream(path))};
@@ -194,14 +203,17 @@ struct Dataset::Impl {
   RowFormat format = RowFormat::text;
   std::int64_t rows = 0;
 
-  // The row group decoded last.
-  struct Decoded {
+  // Of read(), for it goes forward through files that have no index: one reader at a time.
+  mutable std::mutex reading;
+
+  // The parquet file read last, and its row that comes next.
+  struct ParquetPlace {
     const Source* source = nullptr;
-    std::int32_t group = -1;
-    std::int64_t first_row = 0, rows = 0;
-    std::map<std::string, TextColumn> columns;
+    std::optional<ParquetStream> stream;
+    std::vector<std::string> columns;
+    std::int64_t row = 0;
   };
-  mutable Decoded decoded;
+  mutable ParquetPlace parquet_place;
 
   // The compressed file read last, and its row that comes next.
   struct Place {
@@ -219,17 +231,6 @@ struct Dataset::Impl {
     return {std::string(line.text), line.number};
   }
 
-  void decode_group(const Source& source, std::int64_t row_in_file) const {
-    const std::int64_t row = source.first_row + row_in_file;
-    if (decoded.source == &source && row >= decoded.first_row && row < decoded.first_row + decoded.rows) return;
-    const auto& file = std::get<ParquetFile>(source.file);
-    std::int32_t group = 0;
-    std::int64_t first = 0;
-    while (row_in_file >= first + file.row_group_rows(group)) first += file.row_group_rows(group++);
-    decoded = Decoded{&source, group, source.first_row + first, file.row_group_rows(group), {}};
-    for (const std::string& name : columns_read(file)) decoded.columns[name] = file.read(group, name);
-  }
-
   const Source& source_of(std::int64_t row) const {
     const auto after = std::upper_bound(sources.begin(), sources.end(), row,
                                         [](std::int64_t value, const Source& source) { return value < source.first_row; });
@@ -244,10 +245,29 @@ struct Dataset::Impl {
     return names;
   }
 
-  Cells cells_of_group(const Source& source, std::int64_t row) const {
-    decode_group(source, row - source.first_row);
+  // Between two rows of a row group everything is decoded; from one group to another one jumps.
+  Cells cells_of(const Source& source, std::int64_t row_in_file) const {
+    ParquetPlace& at = parquet_place;
+    const std::int32_t group = source.group_of(row_in_file);
+    const std::int64_t group_start = source.group_starts[static_cast<std::size_t>(group)];
+    if (at.source != &source || row_in_file < at.row || at.row < group_start) {
+      const auto& file = std::get<ParquetFile>(source.file);
+      at = {};  // a row that cannot be read leaves no place behind
+      std::vector<std::string> columns = columns_read(file);
+      ParquetStream stream(file, columns, group);
+      at = {&source, std::move(stream), std::move(columns), group_start};
+    }
     Cells cells;
-    for (auto& [name, column] : decoded.columns) cells[name] = column[static_cast<std::size_t>(row - decoded.first_row)];
+    try {
+      at.stream->skip(row_in_file - at.row);
+      std::vector<TextColumn> row = at.stream->next(1);
+      CHECK(!row.front().empty(), "{}: ends at row {}, its footer says {} rows", source.path.string(), row_in_file, source.rows);
+      for (std::size_t c = 0; c < at.columns.size(); ++c) cells.emplace(at.columns[c], std::move(row[c].front()));
+    } catch (const Error&) {
+      at = {};
+      throw;
+    }
+    at.row = row_in_file + 1;
     return cells;
   }
 
@@ -281,6 +301,7 @@ const std::string& Dataset::split_name() const { return impl_->split_name; }
 
 std::vector<DatasetRow> Dataset::read(std::int64_t begin, std::int64_t end) const {
   CHECK(begin >= 0 && begin <= end && end <= rows(), "rows {} to {} of {}", begin, end, rows());
+  const std::lock_guard lock(impl_->reading);
   std::vector<DatasetRow> result;
   result.reserve(static_cast<std::size_t>(end - begin));
   for (std::int64_t index = begin; index < end; ++index) {
@@ -288,7 +309,7 @@ std::vector<DatasetRow> Dataset::read(std::int64_t begin, std::int64_t end) cons
     const Source& source = impl_->source_of(index);
     if (std::holds_alternative<CompressedJsonl>(source.file))
       row.line = impl_->line_of(source, index - source.first_row);
-    if (std::holds_alternative<ParquetFile>(source.file)) row.cells = impl_->cells_of_group(source, index);
+    if (std::holds_alternative<ParquetFile>(source.file)) row.cells = impl_->cells_of(source, index - source.first_row);
     result.push_back(parse(std::move(row)));
   }
   return result;
@@ -332,7 +353,8 @@ struct DatasetStream::Impl {
   std::int64_t row;
   // Of the file that `row` lies in.
   const Source* source = nullptr;
-  std::unique_ptr<ParquetStream> parquet;
+  std::optional<ParquetFile> file;  // opened anew: other readers of it do not matter
+  std::optional<ParquetStream> parquet;
   std::vector<std::string> columns;
   std::unique_ptr<JsonlStream> lines;
 
@@ -345,13 +367,12 @@ struct DatasetStream::Impl {
       lines = std::make_unique<JsonlStream>(wanted.path);
       for (std::int64_t i = 0; i < row - wanted.first_row; ++i) next_line(*lines, wanted, i);
     }
-    const auto* file = std::get_if<ParquetFile>(&wanted.file);
-    if (file == nullptr) return;
+    if (!std::holds_alternative<ParquetFile>(wanted.file)) return;
+    file.emplace(wanted.path);
     columns = dataset.columns_read(*file);
-    parquet = std::make_unique<ParquetStream>(wanted.path, columns);
-    constexpr std::int64_t kSkipped = 8192;
-    for (std::int64_t behind = row - wanted.first_row; behind > 0; behind -= std::min(behind, kSkipped))
-      parquet->next(std::min(behind, kSkipped));
+    const std::int32_t group = wanted.group_of(row - wanted.first_row);
+    parquet.emplace(*file, columns, group);
+    parquet->skip(row - wanted.first_row - wanted.group_starts[static_cast<std::size_t>(group)]);
   }
 
   // How many were taken: fewer than `count` where their lines are long.
@@ -365,7 +386,7 @@ struct DatasetStream::Impl {
       }
       return taken;
     }
-    if (parquet == nullptr) {
+    if (!parquet) {
       for (std::int64_t i = 0; i < count; ++i) rows.push_back({row++});
       return count;
     }
@@ -381,7 +402,7 @@ struct DatasetStream::Impl {
 };
 
 DatasetStream::DatasetStream(const Dataset& dataset, std::int64_t first_row)
-    : impl_(new Impl{*dataset.impl_, first_row, nullptr, nullptr, {}, nullptr}) {}
+    : impl_(new Impl{*dataset.impl_, first_row, nullptr, {}, {}, {}, nullptr}) {}
 DatasetStream::~DatasetStream() = default;
 
 std::vector<RawRow> DatasetStream::next(std::int64_t count) {

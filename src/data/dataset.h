@@ -72,8 +72,8 @@ class Dataset {
   const std::vector<std::filesystem::path>& files() const;
   const std::string& split_name() const;
 
-  // The rows [begin, end); rows that are of no use have a fault. Reads forward best: a row group is decoded once as long
-  // as the calls go up. Not thread-safe.
+  // The rows [begin, end); rows that are of no use have a fault. Reads forward best: a file is gone through once as
+  // long as the calls go up. Thread-safe; one call at a time reads.
   std::vector<DatasetRow> read(std::int64_t begin, std::int64_t end) const;
   // Any rows, in the order given, read once forward: read() from behind to before starts a compressed file anew.
   std::vector<DatasetRow> read_rows(std::span<const std::int64_t> rows) const;

@@ -31,9 +31,9 @@ struct Module {
   decltype(&llmfp8_parquet_columns) columns = nullptr;
   decltype(&llmfp8_parquet_column_name) column_name = nullptr;
   decltype(&llmfp8_parquet_column_type) column_type = nullptr;
-  decltype(&llmfp8_parquet_read) read = nullptr;
   decltype(&llmfp8_parquet_stream_open) stream_open = nullptr;
   decltype(&llmfp8_parquet_stream_next) stream_next = nullptr;
+  decltype(&llmfp8_parquet_stream_skip) stream_skip = nullptr;
   decltype(&llmfp8_parquet_stream_close) stream_close = nullptr;
   decltype(&llmfp8_parquet_free) free = nullptr;
 };
@@ -55,8 +55,8 @@ bool resolve_all(void* library, Module& m) {
          resolve(library, "llmfp8_parquet_column_type", m.column_type) &&
          resolve(library, "llmfp8_parquet_stream_open", m.stream_open) &&
          resolve(library, "llmfp8_parquet_stream_next", m.stream_next) &&
-         resolve(library, "llmfp8_parquet_stream_close", m.stream_close) &&
-         resolve(library, "llmfp8_parquet_read", m.read) && resolve(library, "llmfp8_parquet_free", m.free);
+         resolve(library, "llmfp8_parquet_stream_skip", m.stream_skip) &&
+         resolve(library, "llmfp8_parquet_stream_close", m.stream_close) && resolve(library, "llmfp8_parquet_free", m.free);
 }
 
 Module open_module() {
@@ -167,21 +167,8 @@ const std::string& ParquetFile::column_type(const std::string& column) const {
   return impl_->types[static_cast<std::size_t>(impl_->number_of(column))];
 }
 
-TextColumn ParquetFile::read(std::int32_t row_group, const std::string& column) const {
-  const std::int32_t number = impl_->number_of(column);
-  const std::int64_t rows = row_group_rows(row_group);
-  llmfp8_parquet_text text{};
-  ErrorText error;
-  const std::int32_t status = module().read(impl_->file, row_group, number, &text, error.target());
-  CHECK(status == 0, "{}: column \"{}\" cannot be read (truncated or corrupt?): {}", impl_->name, column, error.line());
-  TextColumn cells = cells_of(text);
-  CHECK(std::ssize(cells) == rows, "{}: column \"{}\" has {} rows in row group {}, the file's footer says {}", impl_->name, column,
-        cells.size(), row_group, rows);
-  return cells;
-}
-
 struct ParquetStream::Impl {
-  ParquetFile file;
+  std::string name;
   std::size_t columns;
   llmfp8_parquet_stream* stream = nullptr;
   ~Impl() {
@@ -189,26 +176,37 @@ struct ParquetStream::Impl {
   }
 };
 
-ParquetStream::ParquetStream(const fs::path& path, const std::vector<std::string>& columns)
-    : impl_(new Impl{ParquetFile(path), columns.size()}) {
+ParquetStream::ParquetStream(const ParquetFile& file, const std::vector<std::string>& columns, std::int32_t first_group)
+    : impl_(new Impl{file.impl_->name, columns.size()}) {
+  CHECK(first_group >= 0 && first_group <= file.row_groups(), "{}: row group {} of {}", impl_->name, first_group, file.row_groups());
   std::vector<std::int32_t> numbers;
-  for (const std::string& column : columns) numbers.push_back(impl_->file.impl_->number_of(column));
+  for (const std::string& column : columns) numbers.push_back(file.impl_->number_of(column));
   ErrorText error;
-  impl_->stream = module().stream_open(impl_->file.impl_->file, numbers.data(), static_cast<std::int32_t>(numbers.size()), error.target());
-  CHECK(impl_->stream != nullptr, "{}: its columns cannot be read (truncated or corrupt?): {}", path.string(), error.line());
+  impl_->stream = module().stream_open(file.impl_->file, first_group, numbers.data(), static_cast<std::int32_t>(numbers.size()), error.target());
+  CHECK(impl_->stream != nullptr, "{}: its columns cannot be read (truncated or corrupt?): {}", impl_->name, error.line());
 }
 
+ParquetStream::ParquetStream(ParquetStream&&) noexcept = default;
+ParquetStream& ParquetStream::operator=(ParquetStream&&) noexcept = default;
 ParquetStream::~ParquetStream() = default;
+
+void ParquetStream::skip(std::int64_t rows) {
+  std::int64_t skipped = 0;
+  ErrorText error;
+  const std::int32_t status = module().stream_skip(impl_->stream, rows, &skipped, error.target());
+  CHECK(status == 0, "{}: cannot be read (truncated or corrupt?): {}", impl_->name, error.line());
+  CHECK(skipped == rows, "{}: ends {} rows before its footer says", impl_->name, rows - skipped);
+}
 
 std::vector<TextColumn> ParquetStream::next(std::int64_t rows) {
   std::vector<llmfp8_parquet_text> texts(impl_->columns);
   ErrorText error;
   const std::int32_t status = module().stream_next(impl_->stream, rows, texts.data(), error.target());
-  CHECK(status == 0, "{}: cannot be read (truncated or corrupt?): {}", impl_->file.impl_->name, error.line());
+  CHECK(status == 0, "{}: cannot be read (truncated or corrupt?): {}", impl_->name, error.line());
   std::vector<TextColumn> columns;
   for (llmfp8_parquet_text& text : texts) columns.push_back(cells_of(text));
   for (const TextColumn& column : columns)
-    CHECK(column.size() == columns.front().size(), "{}: columns of {} and {} rows", impl_->file.impl_->name, columns.front().size(), column.size());
+    CHECK(column.size() == columns.front().size(), "{}: columns of {} and {} rows", impl_->name, columns.front().size(), column.size());
   return columns;
 }
 

@@ -18,7 +18,7 @@ struct ParquetSupport {
 };
 ParquetSupport parquet_support();
 
-// The cells of one column of one row group; null cells are empty optionals. Nested values and numbers are JSON text.
+// The cells of one column of some rows; null cells are empty optionals. Nested values and numbers are JSON text.
 using TextColumn = std::vector<std::optional<std::string>>;
 
 class ParquetFile {
@@ -34,8 +34,6 @@ class ParquetFile {
   std::int64_t row_group_rows(std::int32_t row_group) const;
   const std::vector<std::string>& columns() const;
   const std::string& column_type(const std::string& column) const;  // Arrow's spelling, for example "string"
-  // Throws Error: no such column, corrupt data.
-  TextColumn read(std::int32_t row_group, const std::string& column) const;
 
  private:
   friend class ParquetStream;
@@ -43,18 +41,19 @@ class ParquetFile {
   std::unique_ptr<Impl> impl_;
 };
 
-// Some columns of a file from its first row on, in bounded memory whatever the row groups' size. Its file is opened anew: other
-// readers of it do not matter.
+// Some columns of a file from a row group on, in bounded memory whatever the row groups' size.
 class ParquetStream {
  public:
-  // Throws Error: as ParquetFile, no such column.
-  ParquetStream(const std::filesystem::path& path, const std::vector<std::string>& columns);
-  ParquetStream(const ParquetStream&) = delete;
-  ParquetStream& operator=(const ParquetStream&) = delete;
+  // file outlives the stream. Throws Error: no such column.
+  ParquetStream(const ParquetFile& file, const std::vector<std::string>& columns, std::int32_t first_group = 0);
+  ParquetStream(ParquetStream&&) noexcept;
+  ParquetStream& operator=(ParquetStream&&) noexcept;
   ~ParquetStream();
 
   // The next rows, at most so many (fewer at the end), of each column. Throws Error: corrupt data.
   std::vector<TextColumn> next(std::int64_t rows);
+  // Passes over so many rows without making text of them. Throws Error: corrupt data, fewer rows.
+  void skip(std::int64_t rows);
 
  private:
   struct Impl;

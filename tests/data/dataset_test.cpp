@@ -225,9 +225,32 @@ TEST_F(Parquet, ColumnsAndNumbers) {
   EXPECT_EQ(open_dataset(fixture("body.parquet"), "train", options).read(1, 2)[0].text, "b");
   EXPECT_ERROR(open_dataset(fixture("body.parquet"), "train", {}), "found id, body; wanted");
   const ParquetFile file(fixture("body.parquet"));
-  EXPECT_EQ(file.read(0, "id")[1], "2");
+  EXPECT_EQ(ParquetStream(file, {"id"}).next(2)[0][1], "2");
   EXPECT_EQ(file.column_type("body"), "large_string");
-  EXPECT_ERROR(file.read(0, "nothing"), "no column \"nothing\"");
+  EXPECT_ERROR(ParquetStream(file, {"nothing"}), "no column \"nothing\"");
+}
+
+// Two files of several row groups each, gone through in any order: what reading forward gives.
+TEST_F(Parquet, AnyOrderGivesTheSameRows) {
+  const Dataset data = open_dataset(fixture("math_groups"), "train", {});
+  ASSERT_GE(data.rows(), 40);
+  const std::vector<DatasetRow> wanted = data.read(0, data.rows());
+  std::vector<std::int64_t> order;
+  for (std::int64_t i = 0; i < 3 * data.rows(); ++i) order.push_back((i * 17 + i / data.rows()) % data.rows());
+  for (const std::int64_t row : order) {
+    const DatasetRow read = data.read(row, row + 1).front();
+    ASSERT_EQ(read.index, row);
+    ASSERT_EQ(read.messages.size(), wanted[static_cast<std::size_t>(row)].messages.size());
+    for (std::size_t m = 0; m < read.messages.size(); ++m)
+      ASSERT_EQ(read.messages[m].content, wanted[static_cast<std::size_t>(row)].messages[m].content) << row;
+  }
+  for (const std::int64_t first : {0, 1, 9, 10, 11, 25, 30, 39}) {
+    DatasetStream stream(data, first);
+    const std::vector<RawRow> rows = stream.next(100);
+    ASSERT_EQ(std::ssize(rows), data.rows() - first);
+    EXPECT_EQ(rows.front().index, first);
+    EXPECT_EQ(rows.front().cells->at("problem"), "problem " + std::to_string(first));
+  }
 }
 
 TEST_F(Parquet, TruncatedAndCorruptFilesAreRefused) {

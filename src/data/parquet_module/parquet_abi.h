@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LLMFP8_PARQUET_ABI 2
+#define LLMFP8_PARQUET_ABI 3
 #define LLMFP8_PARQUET_API __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -42,16 +42,18 @@ LLMFP8_PARQUET_API int32_t llmfp8_parquet_columns(const llmfp8_parquet_file* fil
 /* Both live as long as the file. */
 LLMFP8_PARQUET_API const char* llmfp8_parquet_column_name(const llmfp8_parquet_file* file, int32_t column);
 LLMFP8_PARQUET_API const char* llmfp8_parquet_column_type(const llmfp8_parquet_file* file, int32_t column);
-/* The whole column `column` of one row group. Returns 0, or 1 with the error's text. */
-LLMFP8_PARQUET_API int32_t llmfp8_parquet_read(llmfp8_parquet_file* file, int32_t row_group, int32_t column,
-                                               llmfp8_parquet_text* out, llmfp8_parquet_error error);
-/* Some columns of a file from its first row on, in memory that is bounded however large its row groups are. The file outlives
-   the stream and is not read otherwise meanwhile. NULL on error. */
-LLMFP8_PARQUET_API llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, const int32_t* columns,
-                                                                     int32_t count, llmfp8_parquet_error error);
+/* Some columns of a file from a row group on, in memory that is bounded however large its row groups are. The file outlives
+   the stream. NULL on error. */
+LLMFP8_PARQUET_API llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, int32_t first_group,
+                                                                     const int32_t* columns, int32_t count,
+                                                                     llmfp8_parquet_error error);
 /* The next `rows` rows of every column (fewer at the end of the file) into out[count], to be freed one by one. Returns 0, or 1
    with the error's text and nothing to free. */
 LLMFP8_PARQUET_API int32_t llmfp8_parquet_stream_next(llmfp8_parquet_stream* stream, int64_t rows, llmfp8_parquet_text* out,
+                                                      llmfp8_parquet_error error);
+/* Passes over the next `rows` rows without making text of them; *skipped are fewer at the end of the file. Returns 0, or 1 with
+   the error's text. */
+LLMFP8_PARQUET_API int32_t llmfp8_parquet_stream_skip(llmfp8_parquet_stream* stream, int64_t rows, int64_t* skipped,
                                                       llmfp8_parquet_error error);
 LLMFP8_PARQUET_API void llmfp8_parquet_stream_close(llmfp8_parquet_stream* stream);
 LLMFP8_PARQUET_API void llmfp8_parquet_free(llmfp8_parquet_text* text);

@@ -1,4 +1,5 @@
 // libllmfp8_parquet.so: parquet columns as text, through Arrow. No exception and no Arrow type crosses the C interface.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -21,12 +22,19 @@ struct llmfp8_parquet_file {
 };
 
 struct llmfp8_parquet_stream {
-  std::vector<std::unique_ptr<parquet::arrow::ColumnReader>> columns;
+  std::unique_ptr<arrow::RecordBatchReader> reader;
+  std::vector<int> places;  // in a batch, of each column asked for
+  std::shared_ptr<arrow::RecordBatch> batch;
+  int64_t used = 0;  // rows of the batch
+
+  // Whether a row is left, in `batch` behind `used`.
+  bool fill();
 };
 
 namespace {
 
 constexpr int64_t kPageBufferBytes = int64_t{1} << 20;
+constexpr int64_t kBatchRows = 4096;  // decoded at once
 
 struct TextOwner {
   std::string data;
@@ -60,11 +68,9 @@ std::unique_ptr<parquet::arrow::FileReader> build(Builder& builder) {
   }
 }
 
-template <typename RowGroup>
-std::shared_ptr<arrow::ChunkedArray> read_column(RowGroup& group, int column) {
-  std::shared_ptr<arrow::ChunkedArray> chunks;
-  check(group.Column(column)->Read(&chunks));
-  return chunks;
+void add_leaves(const parquet::arrow::SchemaField& field, std::vector<int>& leaves) {
+  if (field.is_leaf()) leaves.push_back(field.column_index);
+  for (const auto& child : field.children) add_leaves(child, leaves);
 }
 
 nlohmann::ordered_json to_json(const arrow::Array& array, int64_t row);
@@ -147,19 +153,22 @@ void append_chunk(const std::shared_ptr<arrow::Array>& chunk, TextOwner& text) {
   }
 }
 
-llmfp8_parquet_text to_abi(const arrow::ChunkedArray& chunks) {
-  auto text = std::make_unique<TextOwner>();
-  text->offsets.push_back(0);
-  for (const auto& chunk : chunks.chunks()) {
-    check(chunk->ValidateFull());
-    append_chunk(chunk, *text);
-  }
+llmfp8_parquet_text to_abi(std::unique_ptr<TextOwner> text) {
   llmfp8_parquet_text abi{text->data.data(), text->offsets.data(), text->valid.data(), static_cast<int64_t>(text->valid.size()), nullptr};
   abi.owner = text.release();
   return abi;
 }
 
 }  // namespace
+
+bool llmfp8_parquet_stream::fill() {
+  while (batch == nullptr || used == batch->num_rows()) {
+    batch = value_or_throw(reader->Next());
+    used = 0;
+    if (batch == nullptr) return false;
+  }
+  return true;
+}
 
 extern "C" {
 
@@ -176,6 +185,10 @@ llmfp8_parquet_file* llmfp8_parquet_open(const char* path, llmfp8_parquet_error 
     properties.enable_buffered_stream();
     properties.set_buffer_size(kPageBufferBytes);
     check(builder.Open(value_or_throw(arrow::io::ReadableFile::Open(path)), properties));
+    parquet::ArrowReaderProperties decoding = parquet::default_arrow_reader_properties();
+    decoding.set_pre_buffer(false);  // whole columns of every row group, else
+    decoding.set_batch_size(kBatchRows);
+    builder.properties(decoding);
     file->reader = build(builder);
     // The caller reads columns in parallel to nothing else; Arrow's own thread pool would compete with OpenMP's team.
     file->reader->set_use_threads(false);
@@ -210,26 +223,19 @@ const char* llmfp8_parquet_column_type(const llmfp8_parquet_file* file, int32_t 
   return file->types[static_cast<size_t>(column)].c_str();
 }
 
-int32_t llmfp8_parquet_read(llmfp8_parquet_file* file, int32_t row_group, int32_t column, llmfp8_parquet_text* out,
-                            llmfp8_parquet_error error) {
-  try {
-    *out = to_abi(*read_column(*file->reader->RowGroup(row_group), column));
-    return 0;
-  } catch (const std::exception& failure) {
-    set_error(error, failure.what());
-    return 1;
-  }
-}
-
-llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, const int32_t* columns, int32_t count,
-                                                  llmfp8_parquet_error error) {
+llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, int32_t first_group, const int32_t* columns,
+                                                  int32_t count, llmfp8_parquet_error error) {
   try {
     auto stream = std::make_unique<llmfp8_parquet_stream>();
-    for (int32_t i = 0; i < count; ++i) {
-      std::unique_ptr<parquet::arrow::ColumnReader> column;
-      check(file->reader->GetColumn(columns[i], &column));
-      stream->columns.push_back(std::move(column));
-    }
+    std::vector<int> groups, wanted(columns, columns + count), leaves;
+    for (int32_t group = first_group; group < file->reader->num_row_groups(); ++group) groups.push_back(group);
+    // A batch has the columns in the file's order.
+    std::sort(wanted.begin(), wanted.end());
+    wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+    for (const int column : wanted) add_leaves(file->reader->manifest().schema_fields.at(static_cast<size_t>(column)), leaves);
+    for (int32_t i = 0; i < count; ++i)
+      stream->places.push_back(static_cast<int>(std::lower_bound(wanted.begin(), wanted.end(), columns[i]) - wanted.begin()));
+    stream->reader = value_or_throw(file->reader->GetRecordBatchReader(groups, leaves));
     return stream.release();
   } catch (const std::exception& failure) {
     set_error(error, failure.what());
@@ -239,17 +245,41 @@ llmfp8_parquet_stream* llmfp8_parquet_stream_open(llmfp8_parquet_file* file, con
 
 int32_t llmfp8_parquet_stream_next(llmfp8_parquet_stream* stream, int64_t rows, llmfp8_parquet_text* out,
                                    llmfp8_parquet_error error) {
-  size_t done = 0;
   try {
-    for (; done < stream->columns.size(); ++done) {
-      std::shared_ptr<arrow::ChunkedArray> chunks;
-      check(stream->columns[done]->NextBatch(rows, &chunks));
-      out[done] = to_abi(*chunks);
+    std::vector<std::unique_ptr<TextOwner>> texts;
+    for (size_t i = 0; i < stream->places.size(); ++i) {
+      texts.push_back(std::make_unique<TextOwner>());
+      texts.back()->offsets.push_back(0);
+    }
+    while (rows > 0 && stream->fill()) {
+      const int64_t taken = std::min(rows, stream->batch->num_rows() - stream->used);
+      for (size_t i = 0; i < texts.size(); ++i) {
+        const std::shared_ptr<arrow::Array> part = stream->batch->column(stream->places[i])->Slice(stream->used, taken);
+        check(part->ValidateFull());
+        append_chunk(part, *texts[i]);
+      }
+      stream->used += taken;
+      rows -= taken;
+    }
+    for (size_t i = 0; i < texts.size(); ++i) out[i] = to_abi(std::move(texts[i]));
+    return 0;
+  } catch (const std::exception& failure) {
+    set_error(error, failure.what());
+    return 1;
+  }
+}
+
+int32_t llmfp8_parquet_stream_skip(llmfp8_parquet_stream* stream, int64_t rows, int64_t* skipped, llmfp8_parquet_error error) {
+  try {
+    *skipped = 0;
+    while (*skipped < rows && stream->fill()) {
+      const int64_t taken = std::min(rows - *skipped, stream->batch->num_rows() - stream->used);
+      stream->used += taken;
+      *skipped += taken;
     }
     return 0;
   } catch (const std::exception& failure) {
     set_error(error, failure.what());
-    for (size_t i = 0; i < done; ++i) llmfp8_parquet_free(&out[i]);
     return 1;
   }
 }
