@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "data/packing.h"
+#include "data/row_filler.h"
 #include "data/split.h"
 
 namespace llmfp8 {
@@ -23,14 +24,19 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b;
 // Every rank's rows of every micro-batch of one epoch: micro-batch m of rank r is batch(m * world_size + r). Flat: there may be
 // millions.
 struct EpochPlan {
-  std::vector<std::int64_t> rows;    // of the store, batch by batch
-  std::vector<std::int64_t> starts;  // [batches + 1]: of each batch in `rows`
-  std::int64_t micro_batches = 0;
+  std::vector<std::uint32_t> rows;    // of the store: packed, batch by batch; else the epoch's order
+  std::vector<std::uint32_t> starts;  // [batches + 1], packed: of each batch in `rows`
+  std::int64_t micro_batches = 0, world_size = 1;
+  std::int64_t group_rows = 0;        // not packed: of a micro-batch on all ranks, who take turns
 
-  std::int64_t batches() const { return std::ssize(starts) - 1; }
-  std::span<const std::int64_t> batch(std::int64_t b) const {
-    const auto first = static_cast<std::size_t>(starts[static_cast<std::size_t>(b)]);
-    return std::span(rows).subspan(first, static_cast<std::size_t>(starts[static_cast<std::size_t>(b) + 1]) - first);
+  std::int64_t batches() const { return micro_batches * world_size; }
+  std::vector<std::int64_t> batch(std::int64_t b) const {
+    const auto at = [&](std::int64_t i) { return static_cast<std::size_t>(i); };
+    if (!starts.empty()) return {rows.begin() + starts[at(b)], rows.begin() + starts[at(b) + 1]};
+    std::vector<std::int64_t> of_batch;
+    const std::int64_t first = b / world_size * group_rows, end = std::min(first + group_rows, std::ssize(rows));
+    for (std::int64_t i = first + b % world_size; i < end; i += world_size) of_batch.push_back(rows[at(i)]);
+    return of_batch;
   }
 };
 
@@ -40,6 +46,7 @@ void check_options(const TokenStore& store, const BatchLoaderOptions& o) {
   CHECK(o.max_seq_length >= 1, "max_seq_length is {}; it must be at least 1", o.max_seq_length);
   CHECK(o.accumulation >= 1, "gradient_accumulation_steps is {}; it must be at least 1", o.accumulation);
   CHECK(o.world_size >= 1 && o.rank >= 0 && o.rank < o.world_size, "rank {} of {}", o.rank, o.world_size);
+  CHECK(store.knows_all() || o.packing == Packing::off, "packing needs the length of every row");
   CHECK(store.longest() <= o.max_seq_length, "a row of {} tokens is above max_seq_length {}", store.longest(),
         o.max_seq_length);
   CHECK(o.batch_size <= INT32_MAX / 2 / o.max_seq_length, "batch_size {} times max_seq_length {} is more than {} tokens",
@@ -70,8 +77,7 @@ struct BatchLoader::Impl {
     CHECK(first->micro_batches > 0,
           "{} rows do not fill one batch of {} rows on {} rank(s), and the last incomplete batch is dropped", store.rows(),
           options.batch_size, options.world_size);
-    std::vector<std::int64_t> batch_tokens;
-    for (std::int64_t b = 0; b < first->batches(); ++b) batch_tokens.push_back(tokens_of(first->batch(b)));
+    const std::vector<std::int64_t> batch_tokens = store.knows_all() ? tokens_of_batches(*first) : tokens_of_known_batches();
     capacities = choose_capacities(batch_tokens, worst_tokens(), kMaxCapacities);
     for (const std::int64_t tokens : batch_tokens) {
       used_positions += tokens;
@@ -84,16 +90,29 @@ struct BatchLoader::Impl {
   // No micro-batch of any epoch holds more.
   std::int64_t worst_tokens() const {
     if (options.packing == Packing::fill) return std::min(bin_tokens(), store.total_tokens());
-    std::vector<std::int64_t> lengths(static_cast<std::size_t>(store.rows()));
-    for (std::int64_t row = 0; row < store.rows(); ++row) lengths[static_cast<std::size_t>(row)] = store.length(row);
-    std::sort(lengths.begin(), lengths.end(), std::greater<>());
-    lengths.resize(std::min(lengths.size(), static_cast<std::size_t>(options.batch_size)));
+    if (!store.knows_all()) return bin_tokens();
+    const std::span<const std::uint32_t> known = store.known_lengths();
+    std::vector<std::uint32_t> lengths(std::min(known.size(), static_cast<std::size_t>(options.batch_size)));
+    std::partial_sort_copy(known.begin(), known.end(), lengths.begin(), lengths.end(), std::greater<>());
     return std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
   }
 
-  std::int64_t tokens_of(std::span<const std::int64_t> rows) const {
-    std::int64_t tokens = 0;
-    for (const std::int64_t row : rows) tokens += store.length(row);
+  std::vector<std::int64_t> tokens_of_batches(const EpochPlan& epoch) const {
+    std::vector<std::int64_t> tokens;
+    for (std::int64_t b = 0; b < epoch.batches(); ++b) {
+      tokens.push_back(0);
+      for (const std::int64_t row : epoch.batch(b)) tokens.back() += store.length(row);
+    }
+    return tokens;
+  }
+
+  // What batches of the known rows would hold: the others' will be like them.
+  std::vector<std::int64_t> tokens_of_known_batches() const {
+    const std::span<const std::uint32_t> lengths = store.known_lengths();
+    const auto rows = static_cast<std::size_t>(options.batch_size);
+    std::vector<std::int64_t> tokens;
+    for (std::size_t first = 0; first + rows <= lengths.size(); first += rows)
+      tokens.push_back(std::accumulate(lengths.begin() + static_cast<std::ptrdiff_t>(first), lengths.begin() + static_cast<std::ptrdiff_t>(first + rows), std::int64_t{0}));
     return tokens;
   }
 
@@ -118,17 +137,10 @@ struct BatchLoader::Impl {
 
   EpochPlan cut_rows(const std::vector<std::int64_t>& order) const {
     EpochPlan cut;
-    const std::int64_t world = options.world_size, rows = options.batch_size * world;
+    cut.world_size = options.world_size;
+    cut.group_rows = options.batch_size * options.world_size;
     cut.micro_batches = unpacked_micro_batches();
-    const std::int64_t used = std::min(store.rows(), cut.micro_batches * rows);
-    cut.rows.reserve(static_cast<std::size_t>(used));
-    for (std::int64_t first = 0; first < cut.micro_batches * rows; first += rows) {
-      for (std::int64_t rank = 0; rank < world; ++rank) {
-        cut.starts.push_back(std::ssize(cut.rows));
-        for (std::int64_t i = first + rank; i < std::min(first + rows, used); i += world) cut.rows.push_back(order[static_cast<std::size_t>(i)]);
-      }
-    }
-    cut.starts.push_back(std::ssize(cut.rows));
+    cut.rows.assign(order.begin(), order.begin() + std::min(store.rows(), cut.micro_batches * cut.group_rows));
     return cut;
   }
 
@@ -138,15 +150,28 @@ struct BatchLoader::Impl {
     const std::vector<std::vector<std::int64_t>> bins = best_fit(lengths, BinLimits{bin_tokens(), max_docs});
     EpochPlan packed;
     const bool drop = options.last_batch == LastBatch::drop;
+    packed.world_size = options.world_size;
     packed.micro_batches = drop ? std::ssize(bins) / options.world_size : divide_up(std::ssize(bins), options.world_size);
     packed.rows.reserve(order.size());
-    for (std::int64_t b = 0; b < packed.micro_batches * options.world_size; ++b) {
-      packed.starts.push_back(std::ssize(packed.rows));
+    const auto begin_batch = [&] { packed.starts.push_back(static_cast<std::uint32_t>(packed.rows.size())); };
+    for (std::int64_t b = 0; b < packed.batches(); ++b) {
+      begin_batch();
       if (b >= std::ssize(bins)) continue;
-      for (const std::int64_t position : bins[static_cast<std::size_t>(b)]) packed.rows.push_back(order[static_cast<std::size_t>(position)]);
+      for (const std::int64_t position : bins[static_cast<std::size_t>(b)])
+        packed.rows.push_back(static_cast<std::uint32_t>(order[static_cast<std::size_t>(position)]));
     }
-    packed.starts.push_back(std::ssize(packed.rows));
+    begin_batch();
     return packed;
+  }
+
+  // This rank's rows of batch b and of those behind it, as many as are worth a look ahead.
+  std::vector<std::int64_t> rows_from(const EpochPlan& epoch, std::int64_t b) const {
+    std::vector<std::int64_t> rows;
+    for (; b < epoch.batches() && std::ssize(rows) < RowFiller::kMostAhead; b += options.world_size) {
+      const std::vector<std::int64_t> of_batch = epoch.batch(b);
+      rows.insert(rows.end(), of_batch.begin(), of_batch.end());
+    }
+    return rows;
   }
 
   std::shared_ptr<const EpochPlan> plan(std::int64_t epoch) const {
@@ -186,7 +211,9 @@ const BatchLoaderOptions& BatchLoader::options() const { return impl_->options; 
 std::int64_t BatchLoader::steps_per_epoch(std::int64_t epoch) const { return impl_->steps(epoch); }
 const std::vector<std::int64_t>& BatchLoader::capacities() const { return impl_->capacities; }
 std::int64_t BatchLoader::max_docs() const { return impl_->max_docs; }
-std::int32_t BatchLoader::max_doc_tokens() const { return static_cast<std::int32_t>(impl_->store.longest()); }
+std::int32_t BatchLoader::max_doc_tokens() const {
+  return static_cast<std::int32_t>(impl_->store.knows_all() ? impl_->store.longest() : impl_->options.max_seq_length);
+}
 
 std::int64_t BatchLoader::unpacked_steps_per_epoch() const {
   return divide_up(impl_->unpacked_micro_batches(), impl_->options.accumulation);
@@ -212,9 +239,8 @@ Cursor BatchLoader::next(Cursor at) const {
 
 std::int32_t BatchLoader::equal_doc_tokens() const {
   const TokenStore& store = impl_->store;
-  for (std::int64_t row = 0; row < store.rows(); ++row) {
-    if (store.length(row) != store.longest()) return 0;
-  }
+  const auto differs = [&](std::uint32_t length) { return length != store.longest(); };
+  if (!store.knows_all() || std::any_of(store.known_lengths().begin(), store.known_lengths().end(), differs)) return 0;
   return static_cast<std::int32_t>(store.longest());
 }
 
@@ -239,14 +265,26 @@ HostBatch BatchLoader::load(std::int64_t epoch, std::int64_t step, std::int64_t 
         impl_->micro_batches(epoch, step));
   const auto plan = impl_->plan(epoch);
   const std::int64_t group = (step * options.accumulation + micro) * options.world_size;
+  const std::int64_t b = group + options.rank;
+  if (store.is_filling()) store.expect(impl_->rows_from(*plan, b));
   HostBatch batch;
-  const auto rows = plan->batch(group + options.rank);
-  batch.rows.assign(rows.begin(), rows.end());
-  const bool placeholder = batch.rows.empty();
-  std::vector<std::int64_t> documents = batch.rows;
-  if (placeholder) documents.push_back(plan->batch(group).front());
+  std::vector<RowTokens> documents;
+  const auto take = [&](std::int64_t row) {
+    RowTokens tokens = store.read(row);
+    if (tokens.ids.empty()) return false;
+    documents.push_back(std::move(tokens));
+    return true;
+  };
+  for (const std::int64_t row : plan->batch(b))
+    if (take(row)) batch.rows.push_back(row);
+  const bool placeholder = documents.empty();
+  for (std::int64_t rank = 0; documents.empty() && rank < options.world_size; ++rank)
+    for (const std::int64_t row : plan->batch(group + rank))
+      if (documents.empty()) take(row);
+  if (documents.empty()) take(store.known_row(0));  // not one row of the micro-batch is of use
 
-  const std::int64_t num_tokens = impl_->tokens_of(documents);
+  std::int64_t num_tokens = 0;
+  for (const RowTokens& document : documents) num_tokens += std::ssize(document.ids);
   batch.capacity = impl_->capacity_for(num_tokens);
   batch.max_doc_tokens = max_doc_tokens();
   const auto capacity = static_cast<std::size_t>(batch.capacity);
@@ -255,8 +293,8 @@ HostBatch BatchLoader::load(std::int64_t epoch, std::int64_t step, std::int64_t 
   batch.positions.reserve(capacity);
   batch.supervised_rows.reserve(capacity);
   batch.cu_seqlens.assign(1, 0);
-  for (const std::int64_t row : documents) {
-    const auto [ids, labels] = store.read(row);
+  for (const auto& [ids, labels] : documents) {
+    CHECK(std::ssize(ids) <= options.max_seq_length, "a row of {} tokens is above max_seq_length {}", ids.size(), options.max_seq_length);
     for (std::size_t t = 0; t < ids.size(); ++t) {
       const std::int32_t label = placeholder ? kIgnoreLabel : labels[t];
       if (label != kIgnoreLabel) batch.supervised_rows.push_back(static_cast<std::int32_t>(batch.tokens.size()));

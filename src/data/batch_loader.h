@@ -83,21 +83,23 @@ class BatchLoader {
   // The step after `at`.
   Cursor next(Cursor at) const;
 
-  // This rank's micro-batch; deterministic, thread-safe. When an epoch's end leaves no row for this rank, the batch is
-  // the first row of the micro-batch without labels (it adds nothing to loss or gradient, and its values are among those
-  // that another rank sees anyway, so that no amax changes) and `rows` is empty.
+  // This rank's micro-batch; deterministic, thread-safe. Waits for rows that are still to be encoded; one of no use leaves its
+  // place empty. When an epoch's end, or rows of no use, leave no row for this rank, the batch is the first row of the
+  // micro-batch without labels (it adds nothing to loss or gradient, and its values are among those that another rank sees
+  // anyway, so that no amax changes) and `rows` is empty. Where the micro-batch has none either, it is the first known row.
   HostBatch load(std::int64_t epoch, std::int64_t step, std::int64_t micro) const;
 
   // Supervised tokens of the whole step, over its micro-batches and all ranks: the loss's denominator.
   std::int64_t supervised_in_step(std::int64_t epoch, std::int64_t step) const;
 
-  // Ascending, at most 8, multiples of 128; the last one holds any micro-batch of any epoch. Equal on all ranks.
+  // Ascending, at most 8, multiples of 128; the last one holds any micro-batch of any epoch. Equal on all ranks. Chosen by the
+  // rows of epoch 0, of a large data set by the known rows.
   const std::vector<std::int64_t>& capacities() const;
   std::int64_t max_docs() const;
   std::int32_t max_doc_tokens() const;
-  // The length of every row where all are equally long; 0 where they are not.
+  // The length of every row where all are equally long; 0 where they are not, or not known to be.
   std::int32_t equal_doc_tokens() const;
-  // Share of the positions of epoch 0 that are beyond num_tokens.
+  // Share of the positions of those batches that are beyond num_tokens.
   double padding_share() const;
 
  private:

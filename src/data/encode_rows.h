@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <future>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -32,13 +33,34 @@ inline EncodedRow encode_row(const RowEncoder& encoder, const DatasetRow& row) {
   return encoded;
 }
 
+inline void add_row(SegmentBuilder& builder, const EncodedRow& row) {
+  if (row.fault == RowFault::none) {
+    builder.add(row.tokens);
+  } else {
+    builder.add_faulty(row.fault);
+  }
+}
+
+// own_threads: beside whatever the pool is used for, which has one caller at a time.
+enum class Cores { pool, own_threads };
+
 // encode: from a number below `count` to an EncodedRow; called on all cores.
 template <typename Encode>
-std::vector<EncodedRow> encode_rows(std::int64_t count, const Encode& encode) {
+std::vector<EncodedRow> encode_rows(std::int64_t count, const Encode& encode, Cores cores = Cores::pool) {
   std::vector<EncodedRow> encoded(static_cast<std::size_t>(count));
-  parallel_for(count, 16, [&](std::int64_t first, std::int64_t last) {
+  const auto encode_some = [&](std::int64_t first, std::int64_t last) {
     for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) encoded[i] = encode(i);
-  });
+  };
+  if (cores == Cores::pool) {
+    parallel_for(count, 16, encode_some);
+    return encoded;
+  }
+  const std::int64_t pieces = num_threads();
+  std::vector<std::future<void>> others;
+  for (std::int64_t piece = 1; piece < pieces; ++piece)
+    others.push_back(std::async(std::launch::async, encode_some, count * piece / pieces, count * (piece + 1) / pieces));
+  encode_some(0, count / pieces);
+  for (std::future<void>& other : others) other.get();
   return encoded;
 }
 

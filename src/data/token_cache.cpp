@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -35,16 +36,11 @@ std::string content_of(const fs::path& file) {
 
 }  // namespace
 
-std::string file_identity(const fs::path& file) {
+std::string file_ends(const fs::path& file) {
   std::error_code error;
-  // A snapshot's file is a link to the blob that is named by its hash.
-  const fs::path real = fs::canonical(file, error);
+  const auto size = static_cast<std::size_t>(fs::file_size(file, error));
   CHECK(!error, "{}: {}", file.string(), error.message());
-  if (real.parent_path().filename() == "blobs" && is_sha256(real.filename().string())) return "sha256 " + real.filename().string();
-  struct stat status{};
-  CHECK(::stat(real.c_str(), &status) == 0, "{}: {}", file.string(), std::strerror(errno));
-  std::ifstream in(real, std::ios::binary);
-  const auto size = static_cast<std::size_t>(status.st_size);
+  std::ifstream in(file, std::ios::binary);
   std::uint32_t crc = 0;
   std::vector<char> part(std::min(size, kEndBytes));
   for (const std::size_t at : {std::size_t{0}, size - part.size()}) {
@@ -53,7 +49,18 @@ std::string file_identity(const fs::path& file) {
     CHECK(in || part.empty(), "{}: cannot be read", file.string());
     crc = crc32c(part.data(), part.size(), crc);
   }
-  return fmt::format("{} bytes, changed at {}.{:09}, ends {:08x}", size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec, crc);
+  return fmt::format("{} bytes, ends {:08x}", size, crc);
+}
+
+std::string file_identity(const fs::path& file) {
+  std::error_code error;
+  // A snapshot's file is a link to the blob that is named by its hash.
+  const fs::path real = fs::canonical(file, error);
+  CHECK(!error, "{}: {}", file.string(), error.message());
+  if (real.parent_path().filename() == "blobs" && is_sha256(real.filename().string())) return "sha256 " + real.filename().string();
+  struct stat status{};
+  CHECK(::stat(real.c_str(), &status) == 0, "{}: {}", file.string(), std::strerror(errno));
+  return fmt::format("{}, changed at {}.{:09}", file_ends(real), status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
 }
 
 // A key whose short name is taken by another one gets the next.
@@ -72,25 +79,32 @@ bool TokenCache::exists() const {
   return fs::exists(folder_ / "key.json", ignored);
 }
 
-void TokenCache::lock(const std::function<void()>& while_waiting) {
-  if (lock_ >= 0) return;
+bool TokenCache::lock(const std::function<bool()>& go_on_waiting) {
+  if (lock_ >= 0) return true;
   std::error_code error;
   fs::create_directories(folder_, error);
   CHECK(!error, "{}: {}", folder_.string(), error.message());
   const fs::path file = folder_ / "lock";
-  lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  CHECK(lock_ >= 0, "{}: {}", file.string(), std::strerror(errno));
-  while (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+  struct Descriptor {
+    int fd;
+    ~Descriptor() {
+      if (fd >= 0) ::close(fd);
+    }
+  } opened{::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)};
+  CHECK(opened.fd >= 0, "{}: {}", file.string(), std::strerror(errno));
+  while (::flock(opened.fd, LOCK_EX | LOCK_NB) != 0) {
     CHECK(errno == EWOULDBLOCK || errno == EINTR, "{}: cannot be locked ({})", file.string(), std::strerror(errno));
-    while_waiting();
+    if (!go_on_waiting()) return false;
     std::this_thread::sleep_for(kWait);
   }
+  lock_ = std::exchange(opened.fd, -1);
   // Pieces of files that a killed process was at.
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_, error)) {
     std::error_code ignored;
     if (entry.path().filename().string().find(".tmp.") != std::string::npos) fs::remove(entry.path(), ignored);
   }
   if (content_of(folder_ / "key.json") != key_) write_file_atomically(folder_ / "key.json", key_);
+  return true;
 }
 
 fs::path TokenCache::file_of(std::int64_t first_row) const { return folder_ / fmt::format("rows-{:012}.tokens", first_row); }

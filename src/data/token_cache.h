@@ -15,6 +15,8 @@ namespace llmfp8 {
 // What is known of a file without reading all of it: of a hub's blob its hash, else size, time of change and a checksum of
 // its ends.
 std::string file_identity(const std::filesystem::path& file);
+// The part of it that a copy of the file shares: "N bytes, ends …".
+std::string file_ends(const std::filesystem::path& file);
 
 class TokenCache {
  public:
@@ -28,8 +30,8 @@ class TokenCache {
   // Whether a process has begun to fill it.
   bool exists() const;
   // Makes the folder and keeps other processes from filling it, until this object goes. While another one does,
-  // `while_waiting` is called a few times a second; it may throw. Throws Error: not writable.
-  void lock(const std::function<void()>& while_waiting);
+  // `go_on_waiting` is called a few times a second; it may throw. False where it said no. Throws Error: not writable.
+  bool lock(const std::function<bool()>& go_on_waiting);
   // The segment that begins at this row, or null; it is not looked for behind a gap.
   std::unique_ptr<TokenSegment> open(std::int64_t first_row) const;
   // Under the lock. Throws Error: disk full.
@@ -40,7 +42,7 @@ class TokenCache {
 
   std::filesystem::path folder_;
   std::string key_;
-  int lock_ = -1;
+  int lock_ = -1;  // the file's descriptor, once locked
 };
 
 }  // namespace llmfp8

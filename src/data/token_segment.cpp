@@ -52,6 +52,12 @@ class FileSegment : public TokenSegment {
  public:
   explicit FileSegment(const fs::path& file) : file_(file), mapped_(file) {}
   std::string name() const override { return file_.string(); }
+  void release(const RowRecord& record) const override {
+    mapped_.release(std::as_bytes(std::span(&record, 1)));
+    mapped_.release(std::as_bytes(ids(record)));
+    mapped_.release(std::as_bytes(learnt_.subspan(record.first / 8, bits_bytes(record.first % 8 + record.length))));
+  }
+  void release_records() const override { mapped_.release(std::as_bytes(records_)); }
 
   // Whether the file is what it says it is; the tokens themselves are not read.
   bool open() {
@@ -72,9 +78,11 @@ class FileSegment : public TokenSegment {
     learnt_ = {reinterpret_cast<const std::uint8_t*>(at + records_bytes + ids_bytes), bits_bytes(tokens)};
     first_row_ = header.first_row;
     largest_id_ = header.largest_id;
-    return std::all_of(records_.begin(), records_.end(), [&](const RowRecord& r) {
+    const bool is_sound = std::all_of(records_.begin(), records_.end(), [&](const RowRecord& r) {
       return r.first <= tokens && r.length <= tokens - r.first && r.fault < kRowFaults;
     });
+    release_records();
+    return is_sound;
   }
 
  private:

@@ -47,7 +47,11 @@ class TokenSegment {
   const RowRecord& record(std::int64_t row) const { return records_[static_cast<std::size_t>(row)]; }  // row: of the segment
   std::span<const std::int32_t> ids(const RowRecord& record) const { return ids_.subspan(record.first, record.length); }
   std::vector<std::int32_t> labels(const RowRecord& record) const;
+  std::int64_t tokens() const { return static_cast<std::int64_t>(ids_.size()); }
   std::int32_t largest_id() const { return largest_id_; }
+  // What was read of a file's row, or of all its records, no longer counts as this process's memory.
+  virtual void release(const RowRecord&) const {}
+  virtual void release_records() const {}
   virtual std::string name() const = 0;  // for messages
 
  protected:

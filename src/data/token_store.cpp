@@ -4,43 +4,58 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/batch.h"
+#include "core/crc32c.h"
 #include "core/error.h"
+#include "data/row_filler.h"
 
 namespace llmfp8 {
+namespace {
 
-void TokenTable::append(std::unique_ptr<TokenSegment> segment) {
-  CHECK(segment->first_row() == rows(), "{} begins at row {}, {} wanted", segment->name(), segment->first_row(), rows());
-  segments_.push_back(std::move(segment));
+std::uint32_t as_stored(std::int64_t row) {
+  CHECK(row >= 0 && row <= UINT32_MAX, "row {}: a store takes {}", row, UINT32_MAX);
+  return static_cast<std::uint32_t>(row);
 }
 
-TokenTable::Place TokenTable::locate(std::int64_t row) const {
-  CHECK(row >= 0 && row < rows(), "row {} of {}", row, rows());
-  const auto after = std::upper_bound(segments_.begin(), segments_.end(), row,
-                                      [](std::int64_t value, const auto& segment) { return value < segment->first_row(); });
-  const TokenSegment& segment = **std::prev(after);
-  return {segment, segment.record(row - segment.first_row())};
-}
-
-std::int32_t TokenTable::largest_id() const {
-  std::int32_t largest = -1;
-  for (const auto& segment : segments_) largest = std::max(largest, segment->largest_id());
-  return largest;
-}
+}  // namespace
 
 TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order) : table_(std::move(table)) {
   source_rows_.reserve(order.size());
+  lengths_.reserve(order.size());
   for (const std::int64_t source : order) {
-    const RowRecord& r = table_->locate(source).record;
-    if (r.length == 0) continue;
-    source_rows_.push_back(source);
-    lengths_.push_back(r.length);
-    total_tokens_ += r.length;
-    total_supervised_ += r.supervised;
-    unsupervised_rows_ += r.supervised == 0;
-    longest_ = std::max<std::int64_t>(longest_, r.length);
-    truncated_rows_ += r.untruncated > r.length;
-    truncated_tokens_ += r.untruncated - r.length;
+    const RowRecord& record = table_->locate(source).record;
+    if (record.length == 0) continue;
+    source_rows_.push_back(as_stored(source));
+    add_known(record);
   }
+  table_->release_records();
+}
+
+TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order, LargeRows large)
+    : table_(std::move(table)), large_(std::move(large)) {
+  source_rows_.reserve(order.size());
+  for (const std::int64_t source : order) {
+    source_rows_.push_back(as_stored(source));
+    if (source >= large_->known) continue;
+    const RowRecord& record = table_->locate(source).record;
+    if (record.length == 0) continue;
+    known_.push_back(as_stored(rows() - 1));
+    add_known(record);
+  }
+  table_->release_records();
+  checksum_ = crc32c(source_rows_.data(), source_rows_.size() * sizeof(std::uint32_t), checksum_);
+  checksum_ = crc32c(&large_->files_checksum, sizeof large_->files_checksum, checksum_);
+}
+
+void TokenStore::add_known(const RowRecord& r) {
+  lengths_.push_back(r.length);
+  checksum_ = crc32c(&r.checksum, sizeof r.checksum, checksum_);
+  total_tokens_ += r.length;
+  total_supervised_ += r.supervised;
+  unsupervised_rows_ += r.supervised == 0;
+  longest_ = std::max<std::int64_t>(longest_, r.length);
+  truncated_rows_ += r.untruncated > r.length;
+  truncated_tokens_ += r.untruncated - r.length;
 }
 
 std::size_t TokenStore::index(std::int64_t row) const {
@@ -48,23 +63,31 @@ std::size_t TokenStore::index(std::int64_t row) const {
   return static_cast<std::size_t>(row);
 }
 
-std::span<const std::int32_t> TokenStore::ids(std::int64_t row) const {
-  const TokenTable::Place place = locate(row);
-  return place.segment.ids(place.record);
+RowTokens TokenStore::read(std::int64_t row) const {
+  const std::int64_t source = source_row(row);
+  RowTokens tokens = large_ && large_->filler ? large_->filler->read(source) : table_->read(source);
+  for (const std::int32_t id : tokens.ids)
+    CHECK(id < vocab_size_, "row {} of the data set has the token {}, but the embedding has {} rows", source, id, vocab_size_);
+  return tokens;
 }
 
-std::vector<std::int32_t> TokenStore::labels(std::int64_t row) const {
-  const TokenTable::Place place = locate(row);
-  return place.segment.labels(place.record);
+std::int64_t TokenStore::supervised(std::int64_t row) const {
+  const std::vector<std::int32_t> of_row = labels(row);
+  return std::ssize(of_row) - std::count(of_row.begin(), of_row.end(), kIgnoreLabel);
 }
 
-TokenStore::Row TokenStore::read(std::int64_t row) const {
-  const TokenTable::Place place = locate(row);
-  Row read{place.segment.ids(place.record), place.segment.labels(place.record)};
-  CHECK(checksum(read.ids, read.labels) == place.record.checksum,
-        "{}: the tokens of row {} are not as they were written (a damaged disk?); remove the file, and it is made again",
-        place.segment.name(), source_row(row));
-  return read;
+std::int64_t TokenStore::length(std::int64_t row) const {
+  CHECK(knows_all(), "not every row's length is known");
+  return lengths_[index(row)];
+}
+
+bool TokenStore::is_filling() const { return large_ && large_->filler && !large_->filler->is_done(); }
+
+void TokenStore::expect(std::span<const std::int64_t> rows) const {
+  if (!is_filling()) return;
+  std::vector<std::int64_t> sources(rows.size());
+  std::transform(rows.begin(), rows.end(), sources.begin(), [&](std::int64_t row) { return source_row(row); });
+  large_->filler->expect(std::move(sources));
 }
 
 double TokenStore::supervised_share() const {
@@ -75,15 +98,18 @@ std::string TokenStore::summary() const {
   const LengthQuantiles q = length_quantiles();
   const std::string truncated = truncated_rows_ == 0 ? "none truncated"
                                                      : fmt::format("{} truncated ({} tokens cut off)", truncated_rows_, truncated_tokens_);
-  return fmt::format("{} rows, {} tokens ({:.1f} % supervised); row lengths min {}, median {}, 90 % {}, 99 % {}, max {}; {}", rows(),
+  const std::string rows_known =
+      large_ ? fmt::format("{} rows; of the first {} of the data set, {} are here:", rows(), large_->known, known_rows()) : fmt::format("{} rows,", rows());
+  return fmt::format("{} {} tokens ({:.1f} % supervised); row lengths min {}, median {}, 90 % {}, 99 % {}, max {}; {}", rows_known,
                      total_tokens(), 100 * supervised_share(), q.min, q.median, q.p90, q.p99, q.max, truncated);
 }
 
 LengthQuantiles TokenStore::length_quantiles() const {
-  if (rows() == 0) return {};
+  if (known_rows() == 0) return {};
   std::vector<std::uint32_t> lengths;
-  lengths.reserve(source_rows_.size());
-  for (std::int64_t row = 0; row < rows(); ++row) lengths.push_back(record(row).untruncated);
+  lengths.reserve(lengths_.size());
+  for (std::int64_t i = 0; i < known_rows(); ++i) lengths.push_back(table_->locate(source_row(known_row(i))).record.untruncated);
+  table_->release_records();
   const auto at = [&](double q) -> std::int64_t {
     const auto n = static_cast<std::ptrdiff_t>(q * static_cast<double>(lengths.size() - 1));
     std::nth_element(lengths.begin(), lengths.begin() + n, lengths.end());

@@ -1,39 +1,35 @@
-// The tokenised rows of a data set, and the part of them that is trained on or held out, in its order, with what is worth
-// knowing about it. Filled by tokenize_dataset, read by batch_loader.
+// The part of a data set's rows that is trained on or held out, in its order, with what is worth knowing about it. Made by
+// tokenize_dataset, read by batch_loader.
+//
+// A data set that stays in memory is all there: its rows of no use are left out of the store. Of a large one, whose tokens are kept
+// on the disk, the first rows are known, as many as make a segment; all others are only read. They may still be encoded at that
+// time, so nothing depends on them but themselves: the store has a place for every row, and one of no use reads as no tokens. That
+// holds too where all tokens were found on the disk: a run is a function of the data set, not of what was encoded when.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "data/token_segment.h"
+#include "data/token_table.h"
 
 namespace llmfp8 {
+
+class RowFiller;
 
 // Lengths at the quantiles 0, 50, 90, 99 and 100 %, before truncation.
 struct LengthQuantiles {
   std::int64_t min = 0, median = 0, p90 = 0, p99 = 0, max = 0;
 };
 
-// Every row of a data set, by its number there. Immutable once filled; shared by the parts.
-class TokenTable {
- public:
-  // The segment that goes on where the last one ends.
-  void append(std::unique_ptr<TokenSegment> segment);
-
-  std::int64_t rows() const { return segments_.empty() ? 0 : segments_.back()->first_row() + segments_.back()->rows(); }
-  struct Place {
-    const TokenSegment& segment;
-    const RowRecord& record;
-  };
-  // Throws Error beyond rows().
-  Place locate(std::int64_t row) const;
-  std::int32_t largest_id() const;
-
- private:
-  std::vector<std::unique_ptr<TokenSegment>> segments_;
+// What there is of a large data set.
+struct LargeRows {
+  std::int64_t known = 0;             // its first rows
+  std::uint32_t files_checksum = 0;   // for what is not known
+  std::shared_ptr<RowFiller> filler;  // null: the table is full
 };
 
 class TokenStore {
@@ -41,41 +37,55 @@ class TokenStore {
   TokenStore() = default;
   // The rows of `order` (numbers of the data set) that are of use, in this order. Throws Error beyond the table.
   TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order);
+  // All rows of `order`.
+  TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order, LargeRows large);
 
   std::int64_t rows() const { return static_cast<std::int64_t>(source_rows_.size()); }
-  std::span<const std::int32_t> ids(std::int64_t row) const;  // [length(row)]
-  std::vector<std::int32_t> labels(std::int64_t row) const;   // [length(row)]
-  struct Row {
-    std::span<const std::int32_t> ids;
-    std::vector<std::int32_t> labels;
-  };
-  // Both, for training: throws Error that names the file where they are not as they were written.
-  Row read(std::int64_t row) const;
-  std::int64_t length(std::int64_t row) const { return lengths_[index(row)]; }
-  std::int64_t supervised(std::int64_t row) const { return record(row).supervised; }
-  std::uint32_t row_checksum(std::int64_t row) const { return record(row).checksum; }
+  // Copies of a row. Waits where it is still to be encoded. Throws Error that names the file where the tokens are not as they were
+  // written, or the row that has an id outside the vocabulary.
+  RowTokens read(std::int64_t row) const;
+  std::vector<std::int32_t> ids(std::int64_t row) const { return read(row).ids; }
+  std::vector<std::int32_t> labels(std::int64_t row) const { return read(row).labels; }
+  std::int64_t supervised(std::int64_t row) const;
   std::int64_t source_row(std::int64_t row) const { return source_rows_[index(row)]; }
+  // The rows that will be read next, in this order.
+  void expect(std::span<const std::int64_t> rows) const;
+  bool is_filling() const;
+  // read() refuses this id and above.
+  void limit_ids(std::int64_t vocab_size) { vocab_size_ = vocab_size; }
 
+  // Everything below is about the known rows of use.
+  bool knows_all() const { return !large_; }
+  std::int64_t known_rows() const { return static_cast<std::int64_t>(lengths_.size()); }
+  std::int64_t known_row(std::int64_t i) const { return large_ ? known_[static_cast<std::size_t>(i)] : i; }  // of the store
+  std::span<const std::uint32_t> known_lengths() const { return lengths_; }
+  std::int64_t length(std::int64_t row) const;  // where all are known
   std::int64_t total_tokens() const { return total_tokens_; }
   std::int64_t total_supervised() const { return total_supervised_; }
   std::int64_t longest() const { return longest_; }
-  std::int32_t largest_id() const { return table_ ? table_->largest_id() : -1; }  // of the whole data set
+  std::int32_t largest_id() const { return table_ ? table_->largest_id() : -1; }  // of all rows of the data set that were encoded
   std::int64_t truncated_rows() const { return truncated_rows_; }
   std::int64_t truncated_tokens() const { return truncated_tokens_; }  // cut off
   std::int64_t unsupervised_rows() const { return unsupervised_rows_; }  // rows without a single label
   LengthQuantiles length_quantiles() const;
   double supervised_share() const;  // of all tokens
+  // Changes with any row, its place or the order. Of a large data set: with any row's number, the known rows' tokens, and size, head
+  // and end of the files.
+  std::uint32_t checksum() const { return checksum_; }
   // For the user: "5400 rows, 712345 tokens (98.1 % supervised), length min/median/90 %/99 %/max …, 12 truncated …".
   std::string summary() const;
 
  private:
   std::size_t index(std::int64_t row) const;
-  TokenTable::Place locate(std::int64_t row) const { return table_->locate(source_row(row)); }
-  const RowRecord& record(std::int64_t row) const { return locate(row).record; }
+  void add_known(const RowRecord& record);
 
   std::shared_ptr<const TokenTable> table_;
-  std::vector<std::int64_t> source_rows_;
-  std::vector<std::uint32_t> lengths_;  // asked for again and again, in any order
+  std::optional<LargeRows> large_;
+  std::vector<std::uint32_t> source_rows_;  // [rows]
+  std::vector<std::uint32_t> known_;        // [known_rows], of a large one: rows of the store
+  std::vector<std::uint32_t> lengths_;      // [known_rows]
+  std::int64_t vocab_size_ = INT64_MAX;
+  std::uint32_t checksum_ = 0;
   std::int64_t total_tokens_ = 0, total_supervised_ = 0, longest_ = 0, truncated_rows_ = 0, truncated_tokens_ = 0, unsupervised_rows_ = 0;
 };
 

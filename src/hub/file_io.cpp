@@ -45,6 +45,16 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 
 MappedFile::~MappedFile() { ::munmap(data_, size_); }
 
+void MappedFile::release(ByteSpan part) const {
+  if (part.empty()) return;
+  // What one page fault brings: the system maps the pages around it too, where it has them.
+  constexpr std::size_t kAround = std::size_t{64} << 10;
+  const auto begin = reinterpret_cast<std::uintptr_t>(data_), at = reinterpret_cast<std::uintptr_t>(part.data());
+  const std::uintptr_t first = std::max(begin, at / kAround * kAround);
+  const std::uintptr_t end = std::min(begin + size_, (at + part.size() + kAround - 1) / kAround * kAround);
+  ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+}
+
 std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   CHECK(file.fd >= 0, "cannot open '{}': {}", path.string(), system_error());

@@ -23,6 +23,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   ByteSpan bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+  // The pages around `part` of bytes() no longer count as this process's memory; reading them brings them back.
+  void release(ByteSpan part) const;
 
  private:
   void* data_ = nullptr;

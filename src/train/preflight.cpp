@@ -28,12 +28,12 @@ std::int32_t leading_bos(const Tokenizer& tokenizer) {
   return !empty.empty() && tokenizer.bos_id() == empty.front() ? empty.front() : -1;
 }
 
-// All, or as many of a large set as tell as much, evenly spread: their tokens may have to come from a disk.
+// All that are known, or as many of them as tell as much, evenly spread: their tokens may have to come from a disk.
 std::vector<std::int64_t> rows_to_look_at(const TokenStore& rows) {
   constexpr std::int64_t kMost = 20000;
   std::vector<std::int64_t> chosen;
-  const std::int64_t count = std::min(rows.rows(), kMost);
-  for (std::int64_t i = 0; i < count; ++i) chosen.push_back(i * rows.rows() / count);
+  const std::int64_t count = std::min(rows.known_rows(), kMost);
+  for (std::int64_t i = 0; i < count; ++i) chosen.push_back(rows.known_row(i * rows.known_rows() / count));
   return chosen;
 }
 
@@ -78,9 +78,11 @@ PreflightCheck check_end(const TokenStore& rows, const Tokenizer& tokenizer, std
   std::int64_t whole = 0, endless = 0;
   const std::vector<std::int64_t> looked_at = rows_to_look_at(rows);
   for (const std::int64_t row : looked_at) {
-    if (rows.length(row) >= max_seq_length || rows.supervised(row) == 0) continue;
+    const std::vector<std::int32_t> labels = rows.labels(row);
+    const bool learns = std::any_of(labels.begin(), labels.end(), [](std::int32_t label) { return label != kIgnoreLabel; });
+    if (std::ssize(labels) >= max_seq_length || !learns) continue;
     ++whole;
-    endless += !learns_to_stop(rows.labels(row), tokenizer);
+    endless += !learns_to_stop(labels, tokenizer);
   }
   PreflightCheck check{"end of text", "", endless > 0};
   check.found = whole == 0     ? "no row has its end in max_seq_length tokens"

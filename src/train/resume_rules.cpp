@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <iterator>
 
-#include "core/crc32c.h"
 #include "core/error.h"
 
 namespace llmfp8 {
@@ -187,15 +186,6 @@ std::vector<std::string> compare_for_resume(const Json& saved, const Json& now, 
          folder, joined(differences.refused), folder);
   }
   return differences.noted;
-}
-
-std::uint32_t rows_checksum(const TokenStore& rows) {
-  std::uint32_t crc = 0;
-  for (std::int64_t row = 0; row < rows.rows(); ++row) {
-    const std::uint32_t of_row = rows.row_checksum(row);
-    crc = crc32c(&of_row, sizeof of_row, crc);
-  }
-  return crc;
 }
 
 }  // namespace llmfp8

@@ -8,7 +8,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/token_store.h"
 
 namespace llmfp8 {
 
@@ -30,8 +29,5 @@ const ResumeSetting* resume_setting(std::string_view flag);
 // checkpoint.
 std::vector<std::string> compare_for_resume(const nlohmann::ordered_json& saved, const nlohmann::ordered_json& now,
                                             const std::string& folder);
-
-// Of every token and label, in order: two stores with one checksum give the same batches.
-std::uint32_t rows_checksum(const TokenStore& rows);
 
 }  // namespace llmfp8

@@ -1,6 +1,9 @@
 #include "train/run_inputs.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 
 #include "core/log.h"
@@ -20,11 +23,23 @@ bool has_conversations(const Dataset& dataset) {
   return std::any_of(rows.begin(), rows.end(), [](const DatasetRow& row) { return !row.messages.empty(); });
 }
 
+// LLMFP8_SEGMENT_TOKENS, for tests: small data sets that are treated as large ones.
+std::int64_t segment_tokens() {
+  const char* text = std::getenv("LLMFP8_SEGMENT_TOKENS");
+  if (text == nullptr) return TokenizeOptions().segment_tokens;
+  std::int64_t tokens = 0;
+  const auto [end, error] = std::from_chars(text, text + std::strlen(text), tokens);
+  CHECK(error == std::errc() && *end == 0 && tokens >= 1 && tokens <= INT32_MAX, "LLMFP8_SEGMENT_TOKENS is \"{}\"; a number from 1 to {} is wanted", text, INT32_MAX);
+  return tokens;
+}
+
 void report_rows(const RunInputs& inputs) {
   const TokenStore& train = inputs.rows->train;
   log::info("training data: {}", train.summary());
   if (inputs.rows->held_out.rows() > 0) log::info("held out for evaluation: {} rows", inputs.rows->held_out.rows());
-  if (const std::string faults = inputs.rows->fault_summary(); !faults.empty()) log::warning("{}", faults);
+  const std::string faults = fault_summary(inputs.rows->rows_by_fault);
+  if (!faults.empty()) log::warning("{}{}", train.knows_all() ? "" : "of those, ", faults);
+  if (train.is_filling()) log::info("the other rows are tokenised while training runs");
 }
 
 }  // namespace
@@ -46,20 +61,23 @@ std::function<void(std::int64_t, std::int64_t)> tokenising_progress(Console& con
   };
 }
 
-TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console) {
-  TokenizeOptions options;
+TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console,
+                               TokenizeOptions options) {
+  options.segment_tokens = segment_tokens();
   if (const std::filesystem::path cache = user_cache_folder(); !cache.empty()) options.cache = cache / "tokens";
   options.progress = tokenising_progress(console);
-  TokenizedDataset rows = tokenize_dataset(dataset, split, encoder, options);
+  TokenizedDataset tokenized = tokenize_dataset(dataset, split, encoder, options);
   console.finish();
-  return rows;
+  return tokenized;
 }
 
-void check_vocabulary(const TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer) {
+void check_vocabulary(TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer) {
   const std::int64_t vocab = model.config().vocab_size;
   const std::int32_t largest = std::max(rows.train.largest_id(), rows.held_out.largest_id());
   CHECK(largest < vocab, "{}: the tokenizer gives id {} ('{}'), but the embedding has {} rows", model.origin(), largest,
         tokenizer.id_to_token(largest), vocab);
+  rows.train.limit_ids(vocab);
+  rows.held_out.limit_ids(vocab);
 }
 
 BatchLoader evaluation_loader(const TokenStore& held_out, std::int64_t batch_size, std::int64_t max_seq_length) {
@@ -102,8 +120,11 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
   if (config.eval_interval == 0 && config.eval_interval_steps == 0) split.test.clear();
   keep_first(split.test, config.eval_max_rows);
-  const RowEncoder encoder(*inputs.tokenizer, inputs.chat_template.get(), {config.max_seq_length, config.loss_on});
-  inputs.rows = std::make_unique<TokenizedDataset>(tokenize_rows(*inputs.dataset, split, encoder, console));
+  inputs.encoder = std::make_unique<RowEncoder>(*inputs.tokenizer, inputs.chat_template.get(), SupervisionOptions{config.max_seq_length, config.loss_on});
+  TokenizeOptions tokenizing;
+  if (!config.packing) tokenizing.rows = TokenizeOptions::Rows::while_used;
+  tokenizing.why_before = "--packing needs the length of every row";
+  inputs.rows = std::make_unique<TokenizedDataset>(tokenize_rows(*inputs.dataset, split, *inputs.encoder, console, tokenizing));
   check_vocabulary(*inputs.rows, *inputs.model, *inputs.tokenizer);
   report_rows(inputs);
 
@@ -126,7 +147,8 @@ std::string RunInputs::chat_template_name() const {
 }
 
 std::string RunInputs::example(bool color, std::size_t max_chars) const {
-  const std::vector<ShownToken> tokens = row_tokens(*tokenizer, rows->train.ids(0), rows->train.labels(0));
+  const auto [ids, labels] = rows->train.read(rows->train.known_row(0));
+  const std::vector<ShownToken> tokens = row_tokens(*tokenizer, ids, labels);
   return marked_text(visible(tokens, LineFeeds::plain), color ? Marks::grey : Marks::quotes, max_chars);
 }
 

@@ -18,6 +18,8 @@ struct RunInputs {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;  // null where the rows are plain text and none was asked for
   std::unique_ptr<Dataset> dataset;
+  std::unique_ptr<RowEncoder> encoder;
+  // Goes before what it is made of, which it may still be encoding.
   std::unique_ptr<TokenizedDataset> rows;  // behind a pointer: the loaders refer to its stores
   std::unique_ptr<BatchLoader> train_loader;
   std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where the run never evaluates
@@ -41,10 +43,11 @@ bool wants_chat_template(const std::string& name, const Dataset& dataset);
 void keep_first(std::vector<std::int64_t>& rows, std::int64_t most);
 // A line of progress over rows that are tokenised, for as long as the console lives. The call throws Interrupted.
 std::function<void(std::int64_t done, std::int64_t total)> tokenising_progress(Console& console);
-// With that line of progress. Throws Interrupted.
-TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console);
-// Throws Error where a token's id has no row in the model's embedding.
-void check_vocabulary(const TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer);
+// With that line of progress, in the user's cache. Throws Interrupted.
+TokenizedDataset tokenize_rows(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, Console& console,
+                               TokenizeOptions options = {});
+// Throws Error where a token's id has no row in the model's embedding; rows that are still to be encoded will throw it when read.
+void check_vocabulary(TokenizedDataset& rows, const WeightSource& model, const Tokenizer& tokenizer);
 // Held-out rows in their order. held_out outlives the loader.
 BatchLoader evaluation_loader(const TokenStore& held_out, std::int64_t batch_size, std::int64_t max_seq_length);
 

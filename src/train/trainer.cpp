@@ -194,6 +194,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   json["chat_template"] = inputs_.chat_template_name();
   json["rows"] = {{"train", inputs_.rows->train.rows()}, {"held_out", inputs_.rows->held_out.rows()}, {"left_out", inputs_.rows->dropped()},
                   {"truncated", inputs_.rows->train.truncated_rows()}};
+  if (!inputs_.rows->train.knows_all()) json["rows"]["known"] = inputs_.rows->train.known_rows();
   json["steps"] = {{"done", global_step_}, {"total", total_steps_}};
   if (!skipped_steps_.empty()) json["skipped_steps"] = skipped_steps_;
   json["checkpoints"] = {{"failed_steps", saver_->failed()}, {"beside_training", !saver_->waited_for_files()}};

@@ -60,7 +60,8 @@ std::string describe(const ModelConfig& c, const std::string& stored_as) {
 }
 
 std::string describe(const TokenStore& rows) {
-  return rows.rows() == 0 ? "none" : fmt::format("{} rows of checksum {:08x}", rows.rows(), rows_checksum(rows));
+  return rows.rows() == 0 ? "none"
+                          : fmt::format("{} rows{} of checksum {:08x}", rows.rows(), rows.knows_all() ? "" : " of a large data set", rows.checksum());
 }
 
 }  // namespace

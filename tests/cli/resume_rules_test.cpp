@@ -22,18 +22,5 @@ TEST(ResumeRules, AReasonWhereAValueIsRefused) {
   }
 }
 
-// The checksum sees order, cut and labels.
-TEST(ResumeRules, RowsChecksum) {
-  const auto checksum = [](std::vector<TokenizedRow> rows) {
-    return rows_checksum(store_in_memory(rows));
-  };
-  const TokenizedRow a{{1, 2}, {2, -100}, false, 2}, b{{3}, {-100}, false, 1}, c{{1, 2}, {-100, -100}, false, 2};
-  const TokenizedRow ab{{1, 2, 3}, {2, -100, -100}, false, 3};
-  EXPECT_EQ(checksum({a, b}), checksum({a, b}));
-  EXPECT_NE(checksum({a, b}), checksum({b, a}));
-  EXPECT_NE(checksum({a, b}), checksum({c, b}));
-  EXPECT_NE(checksum({a, b}), checksum({ab}));
-}
-
 }  // namespace
 }  // namespace llmfp8::testing

@@ -123,7 +123,7 @@ TEST_P(Compressed, TokensAndFaultsAreThoseOfThePlainFile) {
   for (const std::string cache : {"", "cache", "cache"}) {
     const TokenizedDataset found = tokenize(packed, cache);
     EXPECT_EQ(found.rows_by_fault, (std::array<std::int64_t, kRowFaults>{2915, 60, 15, 10, 0}));
-    EXPECT_EQ(found.fault_summary(), "85 rows left out: 60 without a value, 15 empty, 10 not UTF-8");
+    EXPECT_EQ(fault_summary(found.rows_by_fault), "85 rows left out: 60 without a value, 15 empty, 10 not UTF-8");
     for (const auto part : {&TokenizedDataset::train, &TokenizedDataset::held_out}) {
       const TokenStore &x = found.*part, &y = plain.*part;
       ASSERT_EQ(x.rows(), y.rows());

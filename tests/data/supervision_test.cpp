@@ -153,7 +153,7 @@ TEST_F(TokenizeDataset, PartsComeInTheSplitsOrderWithoutFaultyRows) {
   const TokenizedDataset result = tokenize_dataset(data, split, encoder, options);
   EXPECT_EQ(done, 200);
   EXPECT_EQ(result.dropped(), 20);
-  EXPECT_EQ(result.fault_summary(), "20 rows left out: 20 without a value");
+  EXPECT_EQ(fault_summary(result.rows_by_fault), "20 rows left out: 20 without a value");
   EXPECT_EQ(result.train.rows() + result.held_out.rows(), 180);
   const auto check = [&](const TokenStore& store, std::vector<std::int64_t> wanted) {
     std::erase_if(wanted, [](std::int64_t row) { return row % 10 == 3; });

@@ -166,9 +166,9 @@ MeasuredLoss measure_loss(ModelSession& session, const Dataset& dataset, const s
       wants_chat_template(given.model.chat_template, dataset) ? &session.chat_template() : nullptr;
   const RowEncoder encoder(session.tokenizer(), chat_template, {given.max_seq_length, meaning(kLossOn, given.loss_on)});
   Console console(given.console_options());
-  const TokenizedDataset tokens = tokenize_rows(dataset, split, encoder, console);
+  TokenizedDataset tokens = tokenize_rows(dataset, split, encoder, console);
   check_vocabulary(tokens, session.source(), session.tokenizer());
-  if (const std::string faults = tokens.fault_summary(); !faults.empty()) log::warning("{}", faults);
+  if (const std::string faults = fault_summary(tokens.rows_by_fault); !faults.empty()) log::warning("{}", faults);
   const BatchLoader loader = evaluation_loader(tokens.held_out, given.eval_batch_size, given.max_seq_length);
   return {session.loss(loader, console), tokens.held_out.rows()};
 }
