@@ -1,6 +1,7 @@
 // Splits and orders against HF datasets' (golden split/), the generator against numpy's.
 #include "data/split.h"
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -8,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "data/keyed_permutation.h"
 #include "data/numpy_rng.h"
 #include "support/golden.h"
 
@@ -91,6 +93,57 @@ TEST(Split, EpochOrderIsNumpysForSeedAndEpoch) {
   EXPECT_EQ(epoch_order(12, 42, 3), (std::vector<std::int64_t>{9, 3, 7, 11, 5, 4, 2, 8, 1, 10, 0, 6}));
   EXPECT_EQ(epoch_order(12, (1ull << 40) + 7, 1), (std::vector<std::int64_t>{2, 0, 4, 8, 5, 3, 6, 1, 9, 7, 11, 10}));
   EXPECT_NE(epoch_order(1000, 42, 0), epoch_order(1000, 42, 1));
+}
+
+TEST(KeyedPermutation, IsABijection) {
+  for (const std::int64_t n : {1, 2, 3, 4, 5, 16, 17, 1000, 1023, 4097, 99991}) {
+    for (const std::uint64_t stream : {0, 1}) {
+      const KeyedPermutation order(n, 42, stream);
+      std::vector<bool> seen(static_cast<std::size_t>(n));
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t row = order[i];
+        ASSERT_TRUE(row >= 0 && row < n);
+        ASSERT_FALSE(seen[static_cast<std::size_t>(row)]) << n << " " << i;
+        seen[static_cast<std::size_t>(row)] = true;
+        ASSERT_EQ(order.place_of(row), i);
+      }
+    }
+  }
+  EXPECT_THROW(KeyedPermutation(0, 42, 0), Error);
+  EXPECT_THROW(KeyedPermutation(5, 42, 0)[5], Error);
+}
+
+// By an implementation in Python, from the description.
+TEST(KeyedPermutation, KnownValues) {
+  const auto values = [](std::int64_t n, std::uint64_t seed, std::uint64_t stream, const std::vector<std::int64_t>& places) {
+    const KeyedPermutation order(n, seed, stream);
+    std::vector<std::int64_t> rows;
+    for (const std::int64_t place : places) rows.push_back(order[place]);
+    return rows;
+  };
+  using Rows = std::vector<std::int64_t>;
+  EXPECT_EQ(values(12, 42, 3, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}), (Rows{5, 10, 1, 11, 9, 6, 3, 4, 0, 7, 2, 8}));
+  EXPECT_EQ(values(10, (1ull << 40) + 7, 1, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}), (Rows{4, 1, 7, 3, 0, 8, 5, 2, 9, 6}));
+  constexpr std::int64_t kMany = (std::int64_t{1} << 31) + 1, kMore = 10'000'000'000'007;
+  EXPECT_EQ(values(kMany, 42, 0, {0, 1, kMany - 1}), (Rows{1192726148, 1842166173, 266623970}));
+  EXPECT_EQ(values(kMore, 42, 0, {0, 1, kMore - 1}), (Rows{4423888431497, 7570878183204, 8986760850839}));
+}
+
+// Neighbours go their own ways: the mean distance of random pairs is a third of n.
+TEST(KeyedPermutation, MixesWell) {
+  constexpr std::int64_t kRows = (std::int64_t{1} << 33) + 5, kLook = 20000;
+  const KeyedPermutation order(kRows, 7, 0), other(kRows, 7, 1);
+  double distance = 0, place = 0;
+  int alike = 0;
+  for (std::int64_t i = 0; i < kLook; ++i) {
+    distance += std::abs(static_cast<double>(order[i + 1] - order[i])) / static_cast<double>(kRows);
+    place += static_cast<double>(order[i]) / static_cast<double>(kRows);
+    alike += order[i] == other[i];
+  }
+  // Standard errors: sqrt(1 / 18 / 20000) and sqrt(1 / 12 / 20000), 0.0017 and 0.002; five of them.
+  EXPECT_NEAR(distance / kLook, 1.0 / 3, 0.0085);
+  EXPECT_NEAR(place / kLook, 0.5, 0.01);
+  EXPECT_EQ(alike, 0);
 }
 
 TEST(Split, RefusesWhatCannotBeSplit) {
