@@ -24,18 +24,21 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b;
 // Every rank's rows of every micro-batch of one epoch: micro-batch m of rank r is batch(m * world_size + r). Flat: there may be
 // millions.
 struct EpochPlan {
-  std::vector<std::uint32_t> rows;    // of the store: packed, batch by batch; else the epoch's order
-  std::vector<std::uint32_t> starts;  // [batches + 1], packed: of each batch in `rows`
+  RowSequence rows;                   // of the store: packed, batch by batch; else the epoch's order
+  std::vector<std::int64_t> starts;   // [batches + 1], packed: of each batch in `rows`
   std::int64_t micro_batches = 0, world_size = 1;
   std::int64_t group_rows = 0;        // not packed: of a micro-batch on all ranks, who take turns
 
   std::int64_t batches() const { return micro_batches * world_size; }
   std::vector<std::int64_t> batch(std::int64_t b) const {
-    const auto at = [&](std::int64_t i) { return static_cast<std::size_t>(i); };
-    if (!starts.empty()) return {rows.begin() + starts[at(b)], rows.begin() + starts[at(b) + 1]};
     std::vector<std::int64_t> of_batch;
-    const std::int64_t first = b / world_size * group_rows, end = std::min(first + group_rows, std::ssize(rows));
-    for (std::int64_t i = first + b % world_size; i < end; i += world_size) of_batch.push_back(rows[at(i)]);
+    if (starts.empty()) {
+      const std::int64_t group = b / world_size, end = std::min((group + 1) * group_rows, rows.size());
+      for (std::int64_t i = group * group_rows + b % world_size; i < end; i += world_size) of_batch.push_back(rows[i]);
+    } else {
+      const auto at = static_cast<std::size_t>(b);
+      for (std::int64_t i = starts[at]; i < starts[at + 1]; ++i) of_batch.push_back(rows[i]);
+    }
     return of_batch;
   }
 };
@@ -111,8 +114,10 @@ struct BatchLoader::Impl {
     const std::span<const std::uint32_t> lengths = store.known_lengths();
     const auto rows = static_cast<std::size_t>(options.batch_size);
     std::vector<std::int64_t> tokens;
-    for (std::size_t first = 0; first + rows <= lengths.size(); first += rows)
-      tokens.push_back(std::accumulate(lengths.begin() + static_cast<std::ptrdiff_t>(first), lengths.begin() + static_cast<std::ptrdiff_t>(first + rows), std::int64_t{0}));
+    for (std::size_t first = 0; first + rows <= lengths.size(); first += rows) {
+      const std::span<const std::uint32_t> batch = lengths.subspan(first, rows);
+      tokens.push_back(std::accumulate(batch.begin(), batch.end(), std::int64_t{0}));
+    }
     return tokens;
   }
 
@@ -122,9 +127,9 @@ struct BatchLoader::Impl {
     return *found;
   }
 
-  std::vector<std::int64_t> order_of(std::int64_t epoch) const {
+  RowSequence order_of(std::int64_t epoch) const {
     CHECK(epoch >= 0, "epoch {}", epoch);
-    if (options.order == RowOrder::shuffled) return epoch_order(store.rows(), options.seed, static_cast<std::uint64_t>(epoch));
+    if (options.order == RowOrder::shuffled) return epoch_rows(store.rows(), options.seed, static_cast<std::uint64_t>(epoch));
     std::vector<std::int64_t> order(static_cast<std::size_t>(store.rows()));
     std::iota(order.begin(), order.end(), std::int64_t{0});
     return order;
@@ -135,30 +140,30 @@ struct BatchLoader::Impl {
     return options.last_batch == LastBatch::drop ? store.rows() / rows : divide_up(store.rows(), rows);
   }
 
-  EpochPlan cut_rows(const std::vector<std::int64_t>& order) const {
+  EpochPlan cut_rows(RowSequence order) const {
     EpochPlan cut;
     cut.world_size = options.world_size;
     cut.group_rows = options.batch_size * options.world_size;
     cut.micro_batches = unpacked_micro_batches();
-    cut.rows.assign(order.begin(), order.begin() + std::min(store.rows(), cut.micro_batches * cut.group_rows));
+    cut.rows = std::move(order);
+    cut.rows.keep_first(cut.micro_batches * cut.group_rows);
     return cut;
   }
 
-  EpochPlan pack_rows(const std::vector<std::int64_t>& order) const {
-    std::vector<std::int64_t> lengths(order.size());
-    std::transform(order.begin(), order.end(), lengths.begin(), [&](std::int64_t row) { return store.length(row); });
+  EpochPlan pack_rows(const RowSequence& order) const {
+    std::vector<std::int64_t> lengths(static_cast<std::size_t>(order.size()));
+    for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = store.length(order[static_cast<std::int64_t>(i)]);
     const std::vector<std::vector<std::int64_t>> bins = best_fit(lengths, BinLimits{bin_tokens(), max_docs});
     EpochPlan packed;
     const bool drop = options.last_batch == LastBatch::drop;
     packed.world_size = options.world_size;
     packed.micro_batches = drop ? std::ssize(bins) / options.world_size : divide_up(std::ssize(bins), options.world_size);
-    packed.rows.reserve(order.size());
-    const auto begin_batch = [&] { packed.starts.push_back(static_cast<std::uint32_t>(packed.rows.size())); };
+    const auto begin_batch = [&] { packed.starts.push_back(packed.rows.size()); };
     for (std::int64_t b = 0; b < packed.batches(); ++b) {
       begin_batch();
       if (b >= std::ssize(bins)) continue;
       for (const std::int64_t position : bins[static_cast<std::size_t>(b)])
-        packed.rows.push_back(static_cast<std::uint32_t>(order[static_cast<std::size_t>(position)]));
+        packed.rows.push_back(order[position]);
     }
     begin_batch();
     return packed;
@@ -177,8 +182,8 @@ struct BatchLoader::Impl {
   std::shared_ptr<const EpochPlan> plan(std::int64_t epoch) const {
     const std::lock_guard lock(mutex);
     if (const auto found = plans.find(epoch); found != plans.end()) return found->second;
-    const std::vector<std::int64_t> order = order_of(epoch);
-    auto made = std::make_shared<const EpochPlan>(options.packing == Packing::fill ? pack_rows(order) : cut_rows(order));
+    RowSequence order = order_of(epoch);
+    auto made = std::make_shared<const EpochPlan>(options.packing == Packing::fill ? pack_rows(order) : cut_rows(std::move(order)));
     packed_micro_batches[epoch] = made->micro_batches;
     while (plans.size() >= 2) plans.erase(plans.begin()->first < epoch ? plans.begin() : std::prev(plans.end()));
     plans[epoch] = made;

@@ -37,7 +37,8 @@ std::uint64_t prompt_hash(const DatasetRow& row) {
 class RepeatFinder {
  public:
   void add(std::int64_t row, std::uint64_t hash) {
-    rows_.push_back(static_cast<std::uint32_t>(row));  // a data set has at most 2^31
+    CHECK(row <= UINT32_MAX, "row {}: repeats are looked for in {} rows", row, UINT32_MAX);
+    rows_.push_back(static_cast<std::uint32_t>(row));
     hashes_.push_back(hash);
   }
   std::int64_t size() const { return std::ssize(rows_); }

@@ -13,7 +13,8 @@ namespace {
 constexpr std::uint64_t kRounds = 4;
 }
 
-KeyedPermutation::KeyedPermutation(std::int64_t n, std::uint64_t seed, std::uint64_t stream) : n_(n), seed_(seed), stream_(stream) {
+KeyedPermutation::KeyedPermutation(std::int64_t n, std::uint64_t seed, std::uint64_t stream)
+    : n_(n), seed_(seed), stream_(stream) {
   CHECK(n >= 1, "a permutation of {} rows", n);
   const int bits = std::bit_width(static_cast<std::uint64_t>(n - 1));
   half_bits_ = std::max(1, (bits + 1) / 2);

@@ -11,7 +11,9 @@ namespace llmfp8 {
 // The next window is read while the one before is encoded.
 class TableBuilder::ReadAhead {
  public:
-  ReadAhead(const Dataset& dataset, std::int64_t first_row) : stream_(dataset, first_row), row_(first_row) { begin_next(); }
+  ReadAhead(const Dataset& dataset, std::int64_t first_row) : stream_(dataset, first_row), row_(first_row) {
+    begin_next();
+  }
   std::int64_t row() const { return row_; }
   std::vector<RawRow> next() {
     std::vector<RawRow> rows = next_.get();
@@ -37,7 +39,8 @@ TableBuilder::TableBuilder(const Dataset& dataset, const RowEncoder& encoder, co
   };
   if (options.cache.empty()) return;
   std::string key = fmt::format("{}\n{}\n", encoder.description(), dataset.reading());
-  for (const auto& file : dataset.files()) key += fmt::format("{}: {}\n", file.filename().string(), file_identity(file));
+  for (const auto& file : dataset.files())
+    key += fmt::format("{}: {}\n", file.filename().string(), file_identity(file));
   cache_ = std::make_unique<TokenCache>(options.cache, key);
 }
 
@@ -52,7 +55,8 @@ void TableBuilder::finish(Cores cores, std::function<void()> progress) {
   cores_ = cores;
   progress_ = std::move(progress);
   fill([] { return false; });
-  if (cache_) log::info("tokens of {} rows: {} in {}", dataset_.rows(), is_new_ ? "kept" : "found", cache_->folder().string());
+  if (cache_)
+    log::info("tokens of {} rows: {} in {}", dataset_.rows(), is_new_ ? "kept" : "found", cache_->folder().string());
   ahead_.reset();
   cache_.reset();  // which lets other processes go on
 }
@@ -63,12 +67,14 @@ void TableBuilder::fill(const std::function<bool()>& is_enough) {
       if (lock(is_enough)) take_written();
       continue;
     }
-    if (!ahead_ || ahead_->row() != builder_.next_row()) ahead_ = std::make_unique<ReadAhead>(dataset_, builder_.next_row());
+    if (!ahead_ || ahead_->row() != builder_.next_row())
+      ahead_ = std::make_unique<ReadAhead>(dataset_, builder_.next_row());
     std::vector<RawRow> raw = ahead_->next();
     const auto encode = [&](std::size_t i) { return encode_row(encoder_, dataset_.parse(std::move(raw[i]))); };
     for (const EncodedRow& row : encode_rows(std::ssize(raw), encode, cores_)) add_row(builder_, row);
     progress_();
-    if (builder_.tokens() >= options_.segment_tokens || builder_.next_row() == dataset_.rows()) close_segment(is_enough);
+    if (builder_.tokens() >= options_.segment_tokens || builder_.next_row() == dataset_.rows())
+      close_segment(is_enough);
   }
 }
 
@@ -95,7 +101,8 @@ bool TableBuilder::lock(const std::function<bool()>& is_enough) {
   try {
     is_locked_ = cache_->lock([&] {
       if (!std::exchange(has_said_, true))
-        log::info("another process is tokenising the same rows into {}; its tokens are taken", cache_->folder().string());
+        log::info("another process is tokenising the same rows into {}; its tokens are taken",
+                  cache_->folder().string());
       take_written();
       progress_();
       return !is_all() && !is_enough();
@@ -129,13 +136,15 @@ void TableBuilder::close_segment(const std::function<bool()>& is_enough) {
 // By the first segment's share of the rows.
 void TableBuilder::check_disk() {
   constexpr double kBytesOfAToken = 4.2;  // its id, its mark, its share of a row's record
-  const double bytes = kBytesOfAToken * static_cast<double>(builder_.tokens()) * static_cast<double>(dataset_.rows()) / static_cast<double>(builder_.next_row());
+  const double bytes = kBytesOfAToken * static_cast<double>(builder_.tokens()) * static_cast<double>(dataset_.rows()) /
+                       static_cast<double>(builder_.next_row());
   std::error_code error;
   std::filesystem::create_directories(options_.cache, error);
   const std::filesystem::space_info space = std::filesystem::space(options_.cache, error);
   if (!error && static_cast<double>(space.available) < bytes) {
-    do_without_cache(Error(fmt::format("{}: {:.1f} GB free on the disk, about {:.1f} GB wanted", options_.cache.string(),
-                                       static_cast<double>(space.available) / 1e9, bytes / 1e9)));
+    do_without_cache(
+        Error(fmt::format("{}: {:.1f} GB free on the disk, about {:.1f} GB wanted", options_.cache.string(),
+                          static_cast<double>(space.available) / 1e9, bytes / 1e9)));
   }
 }
 

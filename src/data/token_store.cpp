@@ -10,41 +10,28 @@
 #include "data/row_filler.h"
 
 namespace llmfp8 {
-namespace {
 
-std::uint32_t as_stored(std::int64_t row) {
-  CHECK(row >= 0 && row <= UINT32_MAX, "row {}: a store takes {}", row, UINT32_MAX);
-  return static_cast<std::uint32_t>(row);
-}
-
-}  // namespace
-
-TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order) : table_(std::move(table)) {
-  source_rows_.reserve(order.size());
-  lengths_.reserve(order.size());
-  for (const std::int64_t source : order) {
-    const RowRecord& record = table_->locate(source).record;
+TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, const RowSequence& order) : table_(std::move(table)) {
+  for (std::int64_t i = 0; i < order.size(); ++i) {
+    const RowRecord& record = table_->locate(order[i]).record;
     if (record.length == 0) continue;
-    source_rows_.push_back(as_stored(source));
+    source_rows_.push_back(order[i]);
     add_known(record);
   }
   table_->release_records();
 }
 
-TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order, LargeRows large)
-    : table_(std::move(table)), large_(std::move(large)) {
-  source_rows_.reserve(order.size());
-  for (const std::int64_t source : order) {
-    source_rows_.push_back(as_stored(source));
-    if (source >= large_->known) continue;
-    const RowRecord& record = table_->locate(source).record;
+TokenStore::TokenStore(std::shared_ptr<const TokenTable> table, RowSequence order, LargeRows large)
+    : table_(std::move(table)), large_(std::move(large)), source_rows_(std::move(order)) {
+  for (const std::int64_t row : source_rows_.places_below(large_->known)) {
+    const RowRecord& record = table_->locate(source_rows_[row]).record;
     if (record.length == 0) continue;
-    known_.push_back(as_stored(rows() - 1));
+    known_.push_back(row);
     add_known(record);
   }
   table_->release_records();
-  checksum_ = crc32c(source_rows_.data(), source_rows_.size() * sizeof(std::uint32_t), checksum_);
-  checksum_ = crc32c(&large_->files_checksum, sizeof large_->files_checksum, checksum_);
+  const std::uint32_t others[] = {source_rows_.checksum(), large_->files_checksum};
+  checksum_ = crc32c(others, sizeof others, checksum_);
 }
 
 void TokenStore::add_known(const RowRecord& r) {
@@ -56,11 +43,6 @@ void TokenStore::add_known(const RowRecord& r) {
   longest_ = std::max<std::int64_t>(longest_, r.length);
   truncated_rows_ += r.untruncated > r.length;
   truncated_tokens_ += r.untruncated - r.length;
-}
-
-std::size_t TokenStore::index(std::int64_t row) const {
-  CHECK(row >= 0 && row < rows(), "row {} of a store of {} rows", row, rows());
-  return static_cast<std::size_t>(row);
 }
 
 RowTokens TokenStore::read(std::int64_t row) const {
@@ -78,7 +60,8 @@ std::int64_t TokenStore::supervised(std::int64_t row) const {
 
 std::int64_t TokenStore::length(std::int64_t row) const {
   CHECK(knows_all(), "not every row's length is known");
-  return lengths_[index(row)];
+  CHECK(row >= 0 && row < rows(), "row {} of a store of {} rows", row, rows());
+  return lengths_[static_cast<std::size_t>(row)];
 }
 
 bool TokenStore::is_filling() const { return large_ && large_->filler && !large_->filler->is_done(); }
@@ -98,8 +81,8 @@ std::string TokenStore::summary() const {
   const LengthQuantiles q = length_quantiles();
   const std::string truncated = truncated_rows_ == 0 ? "none truncated"
                                                      : fmt::format("{} truncated ({} tokens cut off)", truncated_rows_, truncated_tokens_);
-  const std::string rows_known =
-      large_ ? fmt::format("{} rows; of the first {} of the data set, {} are here:", rows(), large_->known, known_rows()) : fmt::format("{} rows,", rows());
+  std::string rows_known = fmt::format("{} rows,", rows());
+  if (large_) rows_known = fmt::format("{} rows; known are {} of them, of the data set's first {}:", rows(), known_rows(), large_->known);
   return fmt::format("{} {} tokens ({:.1f} % supervised); row lengths min {}, median {}, 90 % {}, 99 % {}, max {}; {}", rows_known,
                      total_tokens(), 100 * supervised_share(), q.min, q.median, q.p90, q.p99, q.max, truncated);
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "data/row_sequence.h"
 #include "data/token_table.h"
 
 namespace llmfp8 {
@@ -36,18 +37,18 @@ class TokenStore {
  public:
   TokenStore() = default;
   // The rows of `order` (numbers of the data set) that are of use, in this order. Throws Error beyond the table.
-  TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order);
+  TokenStore(std::shared_ptr<const TokenTable> table, const RowSequence& order);
   // All rows of `order`.
-  TokenStore(std::shared_ptr<const TokenTable> table, std::span<const std::int64_t> order, LargeRows large);
+  TokenStore(std::shared_ptr<const TokenTable> table, RowSequence order, LargeRows large);
 
-  std::int64_t rows() const { return static_cast<std::int64_t>(source_rows_.size()); }
+  std::int64_t rows() const { return source_rows_.size(); }
   // Copies of a row. Waits where it is still to be encoded. Throws Error that names the file where the tokens are not as they were
   // written, or the row that has an id outside the vocabulary.
   RowTokens read(std::int64_t row) const;
   std::vector<std::int32_t> ids(std::int64_t row) const { return read(row).ids; }
   std::vector<std::int32_t> labels(std::int64_t row) const { return read(row).labels; }
   std::int64_t supervised(std::int64_t row) const;
-  std::int64_t source_row(std::int64_t row) const { return source_rows_[index(row)]; }
+  std::int64_t source_row(std::int64_t row) const { return source_rows_[row]; }
   // The rows that will be read next, in this order.
   void expect(std::span<const std::int64_t> rows) const;
   bool is_filling() const;
@@ -76,14 +77,13 @@ class TokenStore {
   std::string summary() const;
 
  private:
-  std::size_t index(std::int64_t row) const;
   void add_known(const RowRecord& record);
 
   std::shared_ptr<const TokenTable> table_;
   std::optional<LargeRows> large_;
-  std::vector<std::uint32_t> source_rows_;  // [rows]
-  std::vector<std::uint32_t> known_;        // [known_rows], of a large one: rows of the store
-  std::vector<std::uint32_t> lengths_;      // [known_rows]
+  RowSequence source_rows_;              // [rows]
+  std::vector<std::int64_t> known_;      // [known_rows], of a large one: rows of the store
+  std::vector<std::uint32_t> lengths_;   // [known_rows]
   std::int64_t vocab_size_ = INT64_MAX;
   std::uint32_t checksum_ = 0;
   std::int64_t total_tokens_ = 0, total_supervised_ = 0, longest_ = 0, truncated_rows_ = 0, truncated_tokens_ = 0, unsupervised_rows_ = 0;

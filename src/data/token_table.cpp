@@ -31,8 +31,9 @@ TokenTable::Place TokenTable::locate(std::int64_t row) const {
   const std::int64_t end = rows();
   CHECK(row >= 0 && row < end, "row {} of {}", row, end);
   const std::shared_lock lock(mutex_);
-  const auto after = std::upper_bound(segments_.begin(), segments_.end(), row,
-                                      [](std::int64_t value, const auto& segment) { return value < segment->first_row(); });
+  const auto after =
+      std::upper_bound(segments_.begin(), segments_.end(), row,
+                       [](std::int64_t value, const auto& segment) { return value < segment->first_row(); });
   const TokenSegment& segment = **std::prev(after);
   return {segment, segment.record(row - segment.first_row())};
 }
@@ -41,9 +42,10 @@ RowTokens TokenTable::read(std::int64_t row) const {
   const auto [segment, record] = locate(row);
   const std::span<const std::int32_t> ids = segment.ids(record);
   RowTokens tokens{{ids.begin(), ids.end()}, segment.labels(record)};
-  CHECK(record.length == 0 || checksum(tokens.ids, tokens.labels) == record.checksum,
-        "{}: the tokens of row {} are not as they were written (a damaged disk?); remove the file, and it is made again",
-        segment.name(), row);
+  CHECK(
+      record.length == 0 || checksum(tokens.ids, tokens.labels) == record.checksum,
+      "{}: the tokens of row {} are not as they were written (a damaged disk?); remove the file, and it is made again",
+      segment.name(), row);
   segment.release(record);
   return tokens;
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
-#include <span>
 
 #include "core/crc32c.h"
 #include "core/error.h"
@@ -62,7 +61,7 @@ struct EncodedRows {
 
 EncodedRows encode(const Dataset& dataset, const SplitRows& split, const RowEncoder& encoder, const TokenizeOptions& options) {
   // An evaluation looks at few rows of many, and only once.
-  if (split.train.empty() && std::ssize(split.test) < dataset.rows() / 4) return {encode_alone(dataset, encoder, split.test, options), {}};
+  if (split.train.empty() && split.test.size() < dataset.rows() / 4) return {encode_alone(dataset, encoder, split.test.list(), options), {}};
   auto builder = std::make_unique<TableBuilder>(dataset, encoder, options);
   const std::shared_ptr<const TokenTable> table = builder->table();
   builder->begin();
@@ -82,8 +81,9 @@ EncodedRows encode(const Dataset& dataset, const SplitRows& split, const RowEnco
 
 void check_split(const SplitRows& split, std::int64_t rows) {
   std::vector<bool> named(static_cast<std::size_t>(rows));
-  for (const std::vector<std::int64_t>* part : {&split.train, &split.test}) {
-    for (const std::int64_t row : *part) {
+  for (const RowSequence* part : {&split.train, &split.test}) {
+    for (std::int64_t i = 0; part->is_listed() && i < part->size(); ++i) {
+      const std::int64_t row = (*part)[i];
       CHECK(row >= 0 && row < rows, "the split names row {} of {}", row, rows);
       CHECK(!named[static_cast<std::size_t>(row)], "the split names row {} twice", row);
       named[static_cast<std::size_t>(row)] = true;
@@ -101,14 +101,14 @@ TokenizedDataset tokenize_dataset(const Dataset& dataset, const SplitRows& split
                                   const TokenizeOptions& options) {
   check_split(split, dataset.rows());
   const EncodedRows rows = encode(dataset, split, encoder, options);
-  const auto part_of = [&](std::span<const std::int64_t> order) {
+  const auto part_of = [&](const RowSequence& order) {
     return rows.large ? TokenStore(rows.table, order, *rows.large) : TokenStore(rows.table, order);
   };
   TokenizedDataset result{part_of(split.train), part_of(split.test), {}};
-  const std::int64_t known = rows.large ? rows.large->known : dataset.rows();
-  for (const std::vector<std::int64_t>* part : {&split.train, &split.test})
-    for (const std::int64_t row : *part)
-      if (row < known) ++result.rows_by_fault[rows.table->locate(row).record.fault];
+  const auto count = [&](std::int64_t row) { ++result.rows_by_fault[rows.table->locate(row).record.fault]; };
+  for (const RowSequence* part : {&split.train, &split.test})
+    for (std::int64_t i = 0; !rows.large && i < part->size(); ++i) count((*part)[i]);
+  for (std::int64_t row = 0; rows.large && row < rows.large->known; ++row) count(row);
   rows.table->release_records();
   const std::string where = dataset.files().front().string();
   CHECK(result.train.known_rows() > 0 || split.train.empty(), "{}: no usable row to train on; {}", where, fault_summary(result.rows_by_fault));

@@ -15,7 +15,7 @@ namespace llmfp8 {
 
 struct TokenizedDataset {
   TokenStore train, held_out;                             // rows in the split's order
-  std::array<std::int64_t, kRowFaults> rows_by_fault{};   // [RowFault]; of the rows of both that are known
+  std::array<std::int64_t, kRowFaults> rows_by_fault{};   // [RowFault]; of the rows of both, of a large data set of its first ones
   std::int64_t dropped() const;
 };
 

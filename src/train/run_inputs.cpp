@@ -46,8 +46,8 @@ void report_rows(const RunInputs& inputs) {
 
 bool wants_chat_template(const std::string& name, const Dataset& dataset) { return name != "auto" || has_conversations(dataset); }
 
-void keep_first(std::vector<std::int64_t>& rows, std::int64_t most) {
-  if (most > 0 && std::ssize(rows) > most) rows.resize(static_cast<std::size_t>(most));
+void keep_first(RowSequence& rows, std::int64_t most) {
+  if (most > 0) rows.keep_first(most);
 }
 
 std::function<void(std::int64_t, std::int64_t)> tokenising_progress(Console& console) {
@@ -118,7 +118,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   }
   throw_if_interrupted();
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);
-  if (config.eval_interval == 0 && config.eval_interval_steps == 0) split.test.clear();
+  if (config.eval_interval == 0 && config.eval_interval_steps == 0) split.test = {};
   keep_first(split.test, config.eval_max_rows);
   inputs.encoder = std::make_unique<RowEncoder>(*inputs.tokenizer, inputs.chat_template.get(), SupervisionOptions{config.max_seq_length, config.loss_on});
   TokenizeOptions tokenizing;

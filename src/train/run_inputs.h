@@ -40,7 +40,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console);
 // Whether the rows need a chat template; one that was named (not "auto") is checked even if no row needs it.
 bool wants_chat_template(const std::string& name, const Dataset& dataset);
 // --eval_max_rows; 0: all stay.
-void keep_first(std::vector<std::int64_t>& rows, std::int64_t most);
+void keep_first(RowSequence& rows, std::int64_t most);
 // A line of progress over rows that are tokenised, for as long as the console lives. The call throws Interrupted.
 std::function<void(std::int64_t done, std::int64_t total)> tokenising_progress(Console& console);
 // With that line of progress, in the user's cache. Throws Interrupted.

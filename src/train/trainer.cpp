@@ -124,6 +124,10 @@ void Trainer::print_header() const {
   log::info("steps: {} ({} an epoch, {}), {} rows each (batch {} x accumulation {}), not padded", total_steps_, loader.steps_per_epoch(),
             total_steps_ == config_.max_steps ? "ended by --max_steps" : counted(config_.num_epochs, "epoch"), effective, config_.batch_size,
             config_.gradient_accumulation_steps);
+  if (inputs_.dataset->rows() > kMostListedRows) {
+    log::info("order: {} rows are more than {}; the split{} a keyed permutation (a Feistel network of four rounds of Philox 4x32-10), not numpy's",
+              inputs_.dataset->rows(), kMostListedRows, inputs_.rows->train.rows() > kMostListedRows ? " and each epoch's order are" : " is");
+  }
   log::info("chat template: {}; the loss counts {}", inputs_.chat_template_name(),
             config_.loss_on == LossOn::completion  ? "the last completion only"
             : config_.loss_on == LossOn::assistant ? "the assistant's turns only"

@@ -57,7 +57,8 @@ class RowFillerTest : public ::testing::Test {
       } else if (is_faulty(i)) {
         lines += "{\"text\": null}\n";
       } else {
-        lines += fmt::format("{{\"text\": \"row {} of the data set, with {} apples\"}}\n", i, philox4x32(1, static_cast<std::uint64_t>(i), 0).x[0]);
+        lines += fmt::format("{{\"text\": \"row {} of the data set, with {} apples\"}}\n", i,
+                             philox4x32(1, static_cast<std::uint64_t>(i), 0).x[0]);
       }
     }
     std::ofstream(rows_file(), std::ios::binary) << lines;
@@ -67,6 +68,13 @@ class RowFillerTest : public ::testing::Test {
   fs::path rows_file() const { return dir_.path() / "x.jsonl"; }
   fs::path cache() const { return dir_.path() / "cache"; }
   SplitRows split() const { return train_test_split(kRows, 0.1, 42); }
+
+  TokenizedDataset tokenize(const SplitRows& split) const {
+    TokenizeOptions options;
+    options.segment_tokens = kSegmentTokens;
+    options.rows = TokenizeOptions::Rows::while_used;
+    return tokenize_dataset(*data_, split, encoder_, options);
+  }
 
   TokenizedDataset tokenize(TokenizeOptions::Rows rows = TokenizeOptions::Rows::while_used, bool cached = true) const {
     TokenizeOptions options;
@@ -82,7 +90,8 @@ class RowFillerTest : public ::testing::Test {
   void keep_first_segment() const {
     tokenize(TokenizeOptions::Rows::before);
     for (const auto& entry : fs::directory_iterator(cache_folder()))
-      if (entry.path().extension() == ".tokens" && entry.path().filename() != "rows-000000000000.tokens") fs::remove(entry.path());
+      if (entry.path().extension() == ".tokens" && entry.path().filename() != "rows-000000000000.tokens")
+        fs::remove(entry.path());
   }
 
   static BatchLoaderOptions options_of(std::int64_t batch_size) {
@@ -99,7 +108,8 @@ class RowFillerTest : public ::testing::Test {
     for (Cursor at; at.epoch < 2; at = loader.next(at)) {
       const HostBatch batch = loader.load(at.epoch, at.step, 0);
       std::uint32_t crc = crc32c(&batch.counts, sizeof batch.counts);
-      for (const auto* values : {&batch.tokens, &batch.labels, &batch.positions, &batch.cu_seqlens, &batch.supervised_rows})
+      for (const auto* values :
+           {&batch.tokens, &batch.labels, &batch.positions, &batch.cu_seqlens, &batch.supervised_rows})
         crc = crc32c(values->data(), values->size() * sizeof(std::int32_t), crc);
       crc = crc32c(batch.rows.data(), batch.rows.size() * sizeof(std::int64_t), crc);
       sums.push_back(crc32c(&batch.max_doc_tokens, sizeof batch.max_doc_tokens, crc));
@@ -169,7 +179,8 @@ TEST_F(RowFillerTest, AnotherProcessesTokensAreTakenAsTheyCome) {
   fs::create_directory(later);
   std::vector<fs::path> names;
   for (const auto& entry : fs::directory_iterator(cache_folder()))
-    if (entry.path().extension() == ".tokens" && entry.path().filename() != "rows-000000000000.tokens") names.push_back(entry.path().filename());
+    if (entry.path().extension() == ".tokens" && entry.path().filename() != "rows-000000000000.tokens")
+      names.push_back(entry.path().filename());
   ASSERT_GE(names.size(), 5u);
   const fs::path folder = cache_folder();
   for (const fs::path& name : names) fs::rename(folder / name, later / name);
@@ -206,8 +217,23 @@ TEST_F(RowFillerTest, ARowOfNoUseLeavesItsPlaceEmpty) {
   EXPECT_GT(empty, 40);
   const BatchLoader sixteen(rows.train, options_of(16));
   std::int64_t places = 0;
-  for (std::int64_t step = 0; step < sixteen.steps_per_epoch(); ++step) places += std::ssize(sixteen.load(0, step, 0).rows);
+  for (std::int64_t step = 0; step < sixteen.steps_per_epoch(); ++step)
+    places += std::ssize(sixteen.load(0, step, 0).rows);
   EXPECT_EQ(places, 2700 - empty);
+}
+
+// As of more than 2^31 rows: the split is computed, not listed.
+TEST_F(RowFillerTest, AComputedSplitIsAsItsList) {
+  const SplitRows computed = train_test_split(kRows, 0.1, 42, 0);
+  ASSERT_FALSE(computed.train.is_listed());
+  SplitRows listed;
+  for (std::int64_t i = 0; i < computed.train.size(); ++i) listed.train.push_back(computed.train[i]);
+  for (std::int64_t i = 0; i < computed.test.size(); ++i) listed.test.push_back(computed.test[i]);
+  const TokenizedDataset a = tokenize(computed), b = tokenize(listed);
+  EXPECT_EQ(a.train.summary(), b.train.summary());
+  EXPECT_EQ(batches(a.train), batches(b.train));
+  EXPECT_EQ(batches(a.held_out), batches(b.held_out));
+  EXPECT_NE(a.train.checksum(), tokenize().train.checksum());
 }
 
 TEST_F(RowFillerTest, PackingIsForRowsThatAreAllKnown) {

@@ -55,10 +55,10 @@ TEST(Split, EveryGoldenCase) {
       EXPECT_TRUE(std::equal(head.begin(), head.end(), order.begin()));
       EXPECT_TRUE(std::equal(tail.begin(), tail.end(), order.end() - static_cast<std::ptrdiff_t>(tail.size())));
     };
-    EXPECT_EQ(split.train.size(), golden["train_rows"].get<std::size_t>());
-    EXPECT_EQ(split.test.size(), golden["test_rows"].get<std::size_t>());
-    check("train", split.train);
-    check("test", split.test);
+    EXPECT_EQ(split.train.size(), golden["train_rows"].get<std::int64_t>());
+    EXPECT_EQ(split.test.size(), golden["test_rows"].get<std::int64_t>());
+    check("train", split.train.list());
+    check("test", split.test.list());
     check("shuffle", shuffled_order(n, seed));
     ++cases;
   }
@@ -144,6 +144,43 @@ TEST(KeyedPermutation, MixesWell) {
   EXPECT_NEAR(distance / kLook, 1.0 / 3, 0.0085);
   EXPECT_NEAR(place / kLook, 0.5, 0.01);
   EXPECT_EQ(alike, 0);
+}
+
+// As beyond 2^31 rows.
+TEST(Split, OfMoreRowsThanAreListedIsAKeyedPermutation) {
+  const SplitRows split = train_test_split(1000, 0.1, 42, 999);
+  EXPECT_FALSE(split.train.is_listed());
+  ASSERT_EQ(split.train.size(), 900);
+  ASSERT_EQ(split.test.size(), 100);
+  std::vector<bool> seen(1000);
+  for (const RowSequence* part : {&split.train, &split.test}) {
+    std::vector<std::int64_t> below;
+    for (std::int64_t i = 0; i < part->size(); ++i) {
+      ASSERT_FALSE(seen[static_cast<std::size_t>((*part)[i])]);
+      seen[static_cast<std::size_t>((*part)[i])] = true;
+      if ((*part)[i] < 300) below.push_back(i);
+    }
+    EXPECT_EQ(part->places_below(300), below);
+  }
+  const SplitRows listed = train_test_split(1000, 0.1, 42, 1000);
+  EXPECT_TRUE(listed.train.is_listed());
+  EXPECT_NE(listed.train[0], split.train[0]);
+  const std::vector<std::int64_t> places = listed.test.places_below(300);
+  for (std::int64_t i = 0, found = 0; i < listed.test.size(); ++i)
+    if (listed.test[i] < 300) {
+      EXPECT_EQ(places[static_cast<std::size_t>(found++)], i);
+    }
+
+  const RowSequence first = epoch_rows(1000, 42, 0, 999), second = epoch_rows(1000, 42, 1, 999);
+  EXPECT_FALSE(first.is_listed());
+  EXPECT_NE(first[0], second[0]);
+  EXPECT_NE(first.checksum(), second.checksum());
+  EXPECT_TRUE(epoch_rows(1000, 42, 0, 1000).is_listed());
+  EXPECT_EQ(epoch_rows(1000, 42, 3).list(), epoch_order(1000, 42, 3));
+  // Three thousand million rows take no memory.
+  const SplitRows large = train_test_split(3'000'000'000, 0.1, 42);
+  EXPECT_EQ(large.test.size(), 300'000'000);
+  EXPECT_LT(large.train[2'699'999'999], 3'000'000'000);
 }
 
 TEST(Split, RefusesWhatCannotBeSplit) {

@@ -165,8 +165,8 @@ TEST_F(TokenizeDataset, PartsComeInTheSplitsOrderWithoutFaultyRows) {
                 "row number " + std::to_string(wanted[static_cast<std::size_t>(r)]));
     }
   };
-  check(result.train, split.train);
-  check(result.held_out, split.test);
+  check(result.train, split.train.list());
+  check(result.held_out, split.test.list());
 }
 
 TEST_F(TokenizeDataset, RefusesRowsThatTeachNothing) {

@@ -37,7 +37,8 @@ class LargeData : public ::testing::Test {
   void write_rows(bool with_faults) {
     std::string text;
     for (int i = 0; i < kRows; ++i) {
-      const std::string row = std::to_string(i % 10) + "+" + std::to_string(i / 10 % 10) + "=" + std::to_string(i % 10 + i / 10 % 10) + "; row " + std::to_string(i);
+      const std::string row = std::to_string(i % 10) + "+" + std::to_string(i / 10 % 10) + "=" +
+                              std::to_string(i % 10 + i / 10 % 10) + "; row " + std::to_string(i);
       text += with_faults && i % 37 == 5 ? "{\"text\": null}\n" : Json{{"text", row}}.dump() + "\n";
     }
     write_bytes(shop_.path("rows.jsonl"), text);
@@ -51,8 +52,10 @@ class LargeData : public ::testing::Test {
   }
 
   Args args(const std::string& output, const Args& more = {}) const {
-    Args all = {"--mixed_precision", "fp8", "--max_steps", "120", "--save_interval", "25", "--keep_checkpoints", "1000", "--learning_rate", "1e-3",
-                "--health_interval", "30", "--eval_interval_steps", "60", "--eval_max_rows", "20", "--output_dir", shop_.path(output).string()};
+    Args all = {
+        "--mixed_precision",     "fp8",  "--max_steps",     "120",  "--save_interval",   "25",
+        "--keep_checkpoints",    "1000", "--learning_rate", "1e-3", "--health_interval", "30",
+        "--eval_interval_steps", "60",   "--eval_max_rows", "20",   "--output_dir",      shop_.path(output).string()};
     all.insert(all.end(), more.begin(), more.end());
     return shop_.args(all);
   }
@@ -64,10 +67,14 @@ class LargeData : public ::testing::Test {
     return run;
   }
 
-  fs::path folder_of(const std::string& cache) const { return fs::directory_iterator(shop_.path(cache) / "tokens")->path(); }
+  fs::path folder_of(const std::string& cache) const {
+    return fs::directory_iterator(shop_.path(cache) / "tokens")->path();
+  }
 
   // All rows' tokens: packing wants them before it begins.
-  void fill(const std::string& cache) const { train("filling", {"--packing", "--max_steps", "1", "--overwrite"}, options(cache)); }
+  void fill(const std::string& cache) const {
+    train("filling", {"--packing", "--max_steps", "1", "--overwrite"}, options(cache));
+  }
 
   // As a run leaves it that was killed behind its first piece.
   void keep_first_piece(const std::string& cache) const {
@@ -164,7 +171,8 @@ TEST_F(LargeData, PackedItIsAsTheSmallOne) {
   const Finished run = train("large", {"--packing", "--max_steps", "20", "--save_interval", "10"}, options("large"));
   EXPECT_TRUE(run.says("--packing needs the length of every row")) << run.err;
   EXPECT_FALSE(run.says("tokenised while training runs"));
-  EXPECT_EQ(read_bytes(shop_.path("small") / "model.safetensors"), read_bytes(shop_.path("large") / "model.safetensors"));
+  EXPECT_EQ(read_bytes(shop_.path("small") / "model.safetensors"),
+            read_bytes(shop_.path("large") / "model.safetensors"));
 }
 
 TEST_F(LargeData, ResumingRefusesOtherRows) {

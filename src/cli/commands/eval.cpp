@@ -244,7 +244,7 @@ int run_eval(CommandArgs args) {
   const Dataset dataset = open_dataset(fetch_dataset(given.dataset_name, given.split, given.dataset_config, given.model.weights_cache_dir, console), options);
   std::vector<std::int64_t> rows;
   if (given.held_out) {
-    rows = train_test_split(dataset.rows(), kHeldOutShare, kSplitSeed).test;
+    rows = train_test_split(dataset.rows(), kHeldOutShare, kSplitSeed).test.list();
   } else {
     rows.resize(static_cast<std::size_t>(dataset.rows()));
     std::iota(rows.begin(), rows.end(), 0);
