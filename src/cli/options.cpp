@@ -17,6 +17,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kMany = std::int64_t{1} << 40;  // the largest count that any flag takes; keeps products in range
 constexpr std::int64_t kLongest = 1 << 20;             // the largest batch or sequence
+constexpr std::int64_t kAutomatic = -1;
 
 template <typename T>
 std::optional<T> parse_number(const std::string& text) {
@@ -41,7 +42,8 @@ struct Whole {
   std::int64_t fallback = 0;
   std::int64_t least = 0;
   std::int64_t most = kMany;
-  std::string zero = {};  // what 0 means, and may be typed instead ("all")
+  std::string zero = {};       // what 0 means, and may be typed instead ("all")
+  std::string automatic = {};  // not empty: what the default, "auto", comes to; -1 until the run knows
 };
 
 struct Real {
@@ -80,6 +82,11 @@ class Declarations {
     option.range =
         is_bounded ? fmt::format("{} to {}", range.least, range.most) : fmt::format("at least {}", range.least);
     option.default_text = std::to_string(range.fallback);
+    if (!range.automatic.empty()) {
+      range.fallback = kAutomatic;
+      option.wanted += " or auto";
+      option.default_text = "auto: " + range.automatic;
+    }
     if (!range.zero.empty()) {
       option.wanted += fmt::format(" (0: {})", range.zero);
       // Beside the default only where that is 0.
@@ -90,13 +97,19 @@ class Declarations {
       }
     }
     option.assign = [member, range](RunConfig& config, const std::string& text) {
+      if (!range.automatic.empty() && text == "auto") {
+        config.*member = kAutomatic;
+        return true;
+      }
       const auto value =
           !range.zero.empty() && text == range.zero ? std::optional<std::int64_t>(0) : parse_number<std::int64_t>(text);
       if (!value || *value < range.least || *value > range.most) return false;
       config.*member = *value;
       return true;
     };
-    option.value = [member](const RunConfig& config) { return Json(config.*member); };
+    option.value = [member, range](const RunConfig& config) {
+      return !range.automatic.empty() && config.*member == kAutomatic ? Json("auto") : Json(config.*member);
+    };
     fallbacks_.push_back([member, range](RunConfig& config) { config.*member = range.fallback; });
     return option;
   }
@@ -350,7 +363,8 @@ void declare_output(Declarations& d, bool multi) {
   d.whole("log_interval", &RunConfig::log_interval, {.fallback = multi ? 10 : 50, .least = 1}, "log every N steps");
   d.whole("save_interval", &RunConfig::save_interval, {.fallback = 1000, .zero = "only the final model"},
           "save a checkpoint every N steps, at the end and on Ctrl-C or SIGTERM; SIGUSR1 saves one at once");
-  d.whole("save_ahead", &RunConfig::save_ahead, {.fallback = 1000, .zero = "training waits for the files"},
+  d.whole("save_ahead", &RunConfig::save_ahead,
+          {.zero = "training waits for the files", .automatic = "0 on a CPU, 1000 on a GPU"},
           "steps that training may do while a checkpoint is being written; a kill costs save_interval steps and those "
           "at most");
   d.whole("keep_checkpoints", &RunConfig::keep_checkpoints, {.fallback = 2, .least = 1},

@@ -65,7 +65,7 @@ void add_sinks(Trainer& trainer, const RunConfig& config, Console& console) {
     WandbRun wandb = new_wandb_run(config, is_gpu ? 1 : 0);
     if (continues) wandb = continued_wandb_run(trainer.logger_state(), wandb);
     trainer.logger_state()["wandb"] = wandb.to_json();
-    WandbOptions options = wandb_options(wandb, flags_to_json(config), trainer.folder().path(), logs);
+    WandbOptions options = wandb_options(wandb, trainer.flags(), trainer.folder().path(), logs);
     options.is_interrupted = interrupted;
     metrics.add(std::make_unique<WandbSink>(std::move(options)));
   }

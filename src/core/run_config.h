@@ -92,7 +92,7 @@ struct RunConfig {
   std::string log_dir;
   std::int64_t log_interval = 0;          // steps
   std::int64_t save_interval = 0;         // steps; 0: only the final model
-  std::int64_t save_ahead = 1000;         // steps that may be done while a checkpoint is written
+  std::int64_t save_ahead = -1;           // steps that may be done while a checkpoint is written; -1: the device tells
   std::int64_t keep_checkpoints = 0;
   std::string resume;                     // "": a new run; "auto" or a checkpoint folder
   bool overwrite = false;

@@ -50,6 +50,10 @@ EngineOptions engine_options(const RunConfig& config, const PrecisionChoice& pre
   return options;
 }
 
+// What --save_ahead comes to where it was not given. Beside a CPU's steps the writing of a checkpoint takes little: there a
+// kill never costs more than the interval. A GPU would stand still for hundreds of steps.
+std::int64_t save_ahead_of(const Capabilities& device) { return device.asynchronous ? 1000 : 0; }
+
 std::string counted(std::int64_t n, std::string_view noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
 
 }  // namespace
@@ -73,6 +77,7 @@ void Trainer::open() {
   precision_ = choose_precision(config_, backend_->capabilities());
   for (const std::string& note : precision_.notes) log::info("{}", note);
   if (!precision_.fallback.empty()) log::warning("{}", precision_.fallback);
+  if (config_.save_ahead < 0) flags_["save_ahead"]["value"] = config_.save_ahead = save_ahead_of(backend_->capabilities());
   if (config_.shadow_check_interval > 0 && !precision_.fallback.empty() && precision_.recipe == RecipeKind::none) {
     log::warning("--shadow_check_interval {} has no effect: bf16 runs", config_.shadow_check_interval);
   }

@@ -43,6 +43,8 @@ class Trainer {
   // Where values go; to be filled before run().
   Metrics& metrics() { return metrics_; }
   const RunFolder& folder() const { return folder_; }
+  // As run.json has them: with what came of those that leave it to the run.
+  const nlohmann::ordered_json& flags() const { return flags_; }
   std::int64_t steps_done() const { return global_step_; }  // after a resume, those before it too
   // Whether metrics.jsonl goes on behind what the run that was resumed has written.
   bool continues_metrics() const { return resume_ != nullptr && resume_->is_own; }

@@ -141,6 +141,7 @@ TEST(Defaults, EqualTheContract) {
       {"empty_cache_freq", "50", "50"},
       {"log_interval", "50", "10"},
       {"save_interval", "1000", "1000"},
+      {"save_ahead", "auto", "auto"},
       {"eval_interval", "1", "1"},
       {"num_proc", "8", "8"},
       {"num_workers", "4", "4"},
@@ -289,11 +290,13 @@ TEST(Errors, Ranges) {
                             "--threads 100000",
                             "--num_of_samples -5",
                             "--num_workers=",
-                            "--keep_checkpoints 0"}) {
+                            "--keep_checkpoints 0",
+                            "--save_ahead -1"}) {
     EXPECT_NE(error_with(flags).find(": wanted a"), std::string::npos) << flags << " → " << error_with(flags);
   }
   for (const char* flags : {"--batch_size 1", "--max_seq_length 1", "--max_seq_length 1048576", "--num_warmup_steps 0",
-                            "--adam_beta1 0", "--max_grad_norm 0", "--learning_rate 0", "--save_interval 0"}) {
+                            "--adam_beta1 0", "--max_grad_norm 0", "--learning_rate 0", "--save_interval 0", "--save_ahead 0",
+                            "--save_ahead auto"}) {
     EXPECT_EQ(error_with(flags), "") << flags;
   }
 }
@@ -384,6 +387,7 @@ TEST(Help, WhatZeroMeansStandsBesideZero) {
   EXPECT_EQ(remarks("max_steps"), "default 0: no limit; at least 0");
   EXPECT_EQ(remarks("eval_interval"), "default 1; at least 0; 0: never");
   EXPECT_EQ(remarks("health_interval"), "default 100; at least 0; 0: off");
+  EXPECT_EQ(remarks("save_ahead"), "default auto: 0 on a CPU, 1000 on a GPU; at least 0; 0: training waits for the files");
 }
 
 TEST(RunJson, EveryFlagWithValueAndSource) {
