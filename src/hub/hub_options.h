@@ -14,6 +14,13 @@ struct HubProgress {
   std::int64_t total_bytes = 0;  // what lies in the cache already is no part of either
 };
 
+// What a hub name came to.
+struct HubOrigin {
+  std::string repository;  // "org/name"
+  std::string revision;    // that was asked for: "main"
+  std::string commit;      // that it stands for
+};
+
 // Empty values: what the environment says, as Python's huggingface_hub reads it.
 struct HubOptions {
   std::string cache_dir;                                  // --weights_cache_dir
@@ -24,6 +31,7 @@ struct HubOptions {
   double stall_seconds = 0;                               // without a byte; 0: HF_HUB_DOWNLOAD_TIMEOUT, else 30
   std::int64_t chunk_bytes = 8 << 20;                     // of a ranged request
   std::function<void(const HubProgress&)> progress = {};  // from the calling thread
+  std::function<void(const HubOrigin&)> found = {};        // once it is known which commit is used, from the hub or the cache
   std::function<bool()> stopped = {};  // asked often, by any thread; true: give up, keep what there is
 };
 

@@ -125,6 +125,12 @@ std::optional<fs::path> find_local(RepoKind kind, const std::string& name) {
 }
 
 HubSnapshot HubSnapshot::open(const HubRepo& repo, const HubOptions& options) {
+  HubSnapshot snapshot = find(repo, options);
+  if (options.found) options.found({repo.name, options.revision, snapshot.commit_});
+  return snapshot;
+}
+
+HubSnapshot HubSnapshot::find(const HubRepo& repo, const HubOptions& options) {
   HubSnapshot snapshot;
   snapshot.repo_ = repo;
   snapshot.options_ = options;
@@ -140,6 +146,7 @@ HubSnapshot HubSnapshot::open(const HubRepo& repo, const HubOptions& options) {
     if (!found) return false;
     snapshot.cache_ = found->first;
     snapshot.folder_ = found->second;
+    snapshot.commit_ = found->second.filename().string();
     snapshot.files_ = files_in(found->second);
     return true;
   };

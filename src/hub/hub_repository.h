@@ -47,6 +47,7 @@ class HubSnapshot {
 
  private:
   HubSnapshot() = default;
+  static HubSnapshot find(const HubRepo& repo, const HubOptions& options);
   void fetch_one(HubApi& api, const std::string& path);
 
   HubRepo repo_;

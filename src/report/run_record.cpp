@@ -140,8 +140,17 @@ void read_flags(const Json& run, RunRecord& record) {
   }
 }
 
+std::string commit_text(const Json& run, const char* what) {
+  const Json& origin = member(member(run, "hub"), what);
+  const std::string commit = text_at(origin, "commit");
+  return commit.empty() ? "" : fmt::format("{} at commit {}", text_at(origin, "repository"), commit);
+}
+
 void read_run_json(const Json& run, RunRecord& record) {
   record.state = text_at(run, "state");
+  record.error = text_at(run, "error");
+  record.model_commit = commit_text(run, "model");
+  record.dataset_commit = commit_text(run, "dataset");
   record.program = text_at(run, "program");
   record.precision = text_at(run, "precision");
   record.fallback = text_at(run, "fallback");

@@ -59,6 +59,8 @@ struct RunRecord {
   std::filesystem::path folder;
   std::string name;  // --wandb_run_name where one was given, else the folder's
   std::string state, program, model, precision, fallback, device, version;
+  std::string error;                          // that ended it; "": none
+  std::string model_commit, dataset_commit;   // "org/name at commit …"; "": not from the hub, or not known
   std::vector<std::string> remarks;     // of the run: its notes
   std::vector<std::string> left_out;    // of its files: what could not be read and was left out
   std::int64_t steps_done = 0;          // by the records where they know better than run.json

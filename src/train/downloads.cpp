@@ -48,9 +48,15 @@ RunFiles fetch_run_files(const RunConfig& config, Console& console) {
   if (!find_local(RepoKind::model, config.model_name)) {
     read_hf_config(fetch_model(config.model_name, config.weights_cache_dir, console, ModelParts::without_weights));
   }
-  files.dataset =
-      fetch_dataset(config.dataset_name, config.split_name, config.dataset_config, config.weights_cache_dir, console);
-  files.model = fetch_model(config.model_name, config.weights_cache_dir, console);
+  const auto keep_in = [](std::optional<HubOrigin>& origin) { return [&origin](const HubOrigin& found) { origin = found; }; };
+  files.dataset = with_hub(config.weights_cache_dir, console, [&](HubOptions options) {
+    options.found = keep_in(files.dataset_origin);
+    return resolve_dataset(config.dataset_name, config.split_name, config.dataset_config, options);
+  });
+  files.model = with_hub(config.weights_cache_dir, console, [&](HubOptions options) {
+    options.found = keep_in(files.model_origin);
+    return resolve_model(config.model_name, options);
+  });
   return files;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "core/run_config.h"
@@ -22,6 +23,7 @@ DatasetFiles fetch_dataset(const std::string& name, const std::string& split, co
 struct RunFiles {
   std::filesystem::path model;
   DatasetFiles dataset;
+  std::optional<HubOrigin> model_origin, dataset_origin;  // nothing for what lay on this machine under its own name
 };
 
 // Of --model_name, --dataset_name and --split_name; the largest last, so that what is refused is refused before.

@@ -151,6 +151,22 @@ struct Differences {
   }
 };
 
+// A hub name may stand for other files than it did. Said where something is refused: names and flags may be the same then.
+std::vector<std::string> other_commits(const Json& now, const Json& saved) {
+  std::vector<std::string> lines;
+  for (const char* what : {"model", "dataset"}) {
+    const Json none = Json::object();
+    const Json here = now.value("hub", none).value(what, none), there = saved.value("hub", none).value(what, none);
+    if (here.empty() || there.empty() || here == there) continue;
+    const auto text_of = [](const Json& origin) {
+      return fmt::format("{} at commit {}", origin.value("repository", "?"), origin.value("commit", "?"));
+    };
+    lines.push_back(fmt::format("--{}_name is {}, the checkpoint has {} (the hub's cache may still hold it: give its folder)", what,
+                                text_of(here), text_of(there)));
+  }
+  return lines;
+}
+
 std::string joined(const std::vector<std::string>& parts) {
   std::string all;
   for (const std::string& part : parts) all += (all.empty() ? "" : "; ") + part;
@@ -182,6 +198,7 @@ std::vector<std::string> compare_for_resume(const Json& saved, const Json& now, 
   }
   differences.add_batch(now, saved);
   if (!differences.refused.empty()) {
+    for (std::string& line : other_commits(now, saved)) differences.refused.push_back(std::move(line));
     fail("--resume {}: {}; give what the checkpoint has, or start a new run from its weights with --model_name {}",
          folder, joined(differences.refused), folder);
   }

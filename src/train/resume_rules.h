@@ -24,9 +24,9 @@ struct ResumeSetting {
 // Every flag of the programs has one; null for an unknown name.
 const ResumeSetting* resume_setting(std::string_view flag);
 
-// saved, now: {"flags": {"batch_size": {"value": 4, …}, …}, "ran": {"recipe": …, …}} as state.json has them. Returns a
-// line for every difference that is allowed. Throws Error that names every one that is not, and why; folder: of the
-// checkpoint.
+// saved, now: {"flags": {"batch_size": {"value": 4, …}, …}, "ran": {"recipe": …, …}, "hub": {"model": {"commit": …}}} as
+// state.json has them ("hub" or a part of it may be absent). Returns a line for every difference that is allowed. Throws
+// Error that names every one that is not, and why; folder: of the checkpoint.
 std::vector<std::string> compare_for_resume(const nlohmann::ordered_json& saved, const nlohmann::ordered_json& now,
                                             const std::string& folder);
 

@@ -64,6 +64,10 @@ bool RunFolder::cut_lines(const fs::path& path, std::uintmax_t bytes) {
   return found >= bytes;
 }
 
-void RunFolder::write_run(const nlohmann::ordered_json& run) const { write_file_atomically(path_ / "run.json", run.dump(2) + "\n"); }
+void RunFolder::write_run(const nlohmann::ordered_json& run) const {
+  // A path or the text of an error may be no UTF-8.
+  constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
+  write_file_atomically(path_ / "run.json", run.dump(2, ' ', false, kReplace) + "\n");
+}
 
 }  // namespace llmfp8

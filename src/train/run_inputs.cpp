@@ -97,6 +97,8 @@ Tokenizer open_tokenizer(const WeightSource& model) {
 RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   RunInputs inputs;
   const RunFiles files = fetch_run_files(config, console);
+  inputs.model_origin = files.model_origin;
+  inputs.dataset_origin = files.dataset_origin;
   inputs.model = open_model(files.model);
   inputs.tokenizer = std::make_unique<Tokenizer>(open_tokenizer(*inputs.model));
 

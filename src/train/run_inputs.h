@@ -3,12 +3,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/run_config.h"
 #include "data/batch_loader.h"
 #include "data/tokenize_dataset.h"
 #include "hub/checkpoint_source.h"
+#include "hub/hub_options.h"
 #include "report/console.h"
 
 namespace llmfp8 {
@@ -23,6 +25,7 @@ struct RunInputs {
   std::unique_ptr<TokenizedDataset> rows;  // behind a pointer: the loaders refer to its stores
   std::unique_ptr<BatchLoader> train_loader;
   std::unique_ptr<BatchLoader> eval_loader;  // held-out rows in order; null where the run never evaluates
+  std::optional<HubOrigin> model_origin, dataset_origin;  // nothing for local files
 
   std::string chat_template_name() const;  // "llama3", …, "none"
   // The first training row as text, what is not learnt marked: greyed on a terminal, else between « and ».

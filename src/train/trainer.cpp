@@ -18,6 +18,8 @@
 namespace llmfp8 {
 namespace {
 
+constexpr const char* kStarted = "started";  // how run.json stays where a run is killed
+
 std::string_view device_name(Device device) {
   return device == Device::cpu ? "cpu" : device == Device::cuda ? "cuda" : "auto";
 }
@@ -178,9 +180,10 @@ void Trainer::print_epoch(std::int64_t epoch) const {
             static_cast<double>(e.tokens) / e.seconds, duration_text(e.seconds));
 }
 
-nlohmann::ordered_json Trainer::run_json(const char* state) const {
+nlohmann::ordered_json Trainer::run_json() const {
   nlohmann::ordered_json json;
-  json["state"] = state;
+  json["state"] = state_;
+  if (!error_.empty()) json["error"] = error_;
   json["program"] = program_rules(config_.program).name;
   json["started"] = started_at_;
   json["versions"] = {{"llm-fp8", LLMFP8_VERSION}, {"matmul", backend_->capabilities().matmul}};
@@ -199,6 +202,7 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   }
   if (learnt_steps_ > 0) json["recipe_that_ran"] = recipe_json(engine_->ledger(), engine_->config());
   json["model"] = {{"origin", inputs_.model->origin()}, {"stored_as", inputs_.model->stored_as()}};
+  if (nlohmann::ordered_json hub = hub_commits(); !hub.empty()) json["hub"] = std::move(hub);
   json["parameters"] = engine_->params().table().num_parameters();
   json["chat_template"] = inputs_.chat_template_name();
   json["rows"] = {{"train", inputs_.rows->train.rows()}, {"held_out", inputs_.rows->held_out.rows()}, {"left_out", inputs_.rows->dropped()},
@@ -213,6 +217,22 @@ nlohmann::ordered_json Trainer::run_json(const char* state) const {
   return json;
 }
 
+void Trainer::write_run(std::string state) {
+  state_ = std::move(state);
+  folder_.write_run(run_json());
+}
+
+// What ended the run is thrown on: it matters more than whether run.json could be written.
+void Trainer::keep_error(const char* error) {
+  error_ = one_line(error);
+  try {
+    console_.finish();
+    saver_->wait();
+    write_run(state_ == kStarted ? "stopped: an error" : state_);
+  } catch (const std::exception&) {
+  }
+}
+
 void Trainer::run() {
   if (config_.dry_run) return dry_run();
   for (const PreflightCheck& check : preflight()) {
@@ -220,11 +240,19 @@ void Trainer::run() {
   }
   leave_superseded_behind();
   trim_answers(continues_metrics() ? global_step_ : -1);
-  folder_.write_run(run_json("started"));
+  write_run(kStarted);
   try {
     train();
   } catch (const DeviceFailed& error) {
     stop_device_failed(error);
+  } catch (const Interrupted&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    keep_error("out of memory");
+    throw;
+  } catch (const std::exception& error) {
+    keep_error(error.what());
+    throw;
   }
 }
 
@@ -363,8 +391,9 @@ void Trainer::stop_device_failed(const DeviceFailed& error) {
   constexpr const char* kState = "stopped: the device failed";
   metrics_.text("state", kState);
   metrics_.finish();
-  folder_.write_run(run_json(kState));
-  throw DeviceFailed(fmt::format("{}; {}", error.what(), what_is_kept(folder_.metrics_file(), global_step_, snapshots_->newest())));
+  error_ = one_line(fmt::format("{}; {}", error.what(), what_is_kept(folder_.metrics_file(), global_step_, snapshots_->newest())));
+  write_run(kState);
+  throw DeviceFailed(error_);
 }
 
 void Trainer::save(const char* why) {
@@ -380,7 +409,7 @@ void Trainer::finish() {
   const bool stopped = interrupted();
   if (learnt_steps_ == 0) {
     console_.finish();
-    folder_.write_run(run_json(stopped ? "stopped by a signal" : "stopped: nothing learnt"));
+    write_run(stopped ? "stopped by a signal" : "stopped: nothing learnt");
     if (!stopped) {
       CHECK(skipped_steps_.empty(),
             "not one of {} was learnt from: {} skipped as not finite (are the weights finite?); nothing was saved",
@@ -409,7 +438,7 @@ void Trainer::finish() {
   metrics_.text("fallback", precision_.fallback.empty() ? "none" : precision_.fallback);
   metrics_.text("device", backend_->capabilities().device);
   metrics_.finish();
-  folder_.write_run(run_json(stopped ? "stopped by a signal" : "finished"));
+  write_run(stopped ? "stopped by a signal" : "finished");
   log::result("{}: {} and {} tokens in {} ({:.0f} tokens/s){}{}; every value is in {}", stopped ? "stopped" : "done", counted(global_step_, "step"),
             train_tokens_, duration_text(now_seconds() - started_), static_cast<double>(train_tokens_) / train_seconds_,
             evaluated_step_ >= 0 ? fmt::format(", evaluation loss {:.4f}", last_eval_loss_) : "",

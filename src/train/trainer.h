@@ -85,9 +85,12 @@ class Trainer {
   void stop_device_failed(const DeviceFailed& error);
   void save(const char* why);
   void finish();
-  nlohmann::ordered_json run_json(const char* state) const;
+  nlohmann::ordered_json run_json() const;
+  void write_run(std::string state);
+  void keep_error(const char* error);
   // In trainer_checkpoint.cpp.
   nlohmann::ordered_json what_runs();
+  nlohmann::ordered_json hub_commits() const;
   nlohmann::ordered_json checkpoint_state();
   void save_checkpoint();
   SaverOptions saver_options() const;
@@ -136,6 +139,8 @@ class Trainer {
   double last_eval_loss_ = 0;
   std::int64_t evaluated_step_ = -1;  // the step of the last evaluation; -1: there was none
   bool has_shown_what_ran_ = false;
+  std::string state_;  // of run.json
+  std::string error_;  // that ended the run
   std::vector<std::int64_t> resumed_from_;      // steps
   std::vector<std::string> resume_differences_;  // from the run that wrote the checkpoint
   nlohmann::ordered_json logger_state_ = nlohmann::ordered_json::object();

@@ -86,6 +86,17 @@ Json Trainer::what_runs() {
   return what_runs_;
 }
 
+// By what the names were typed for; empty where nothing came from the hub.
+Json Trainer::hub_commits() const {
+  Json commits = Json::object();
+  const auto add = [&](const char* what, const std::optional<HubOrigin>& origin) {
+    if (origin) commits[what] = {{"repository", origin->repository}, {"revision", origin->revision}, {"commit", origin->commit}};
+  };
+  add("model", inputs_.model_origin);
+  add("dataset", inputs_.dataset_origin);
+  return commits;
+}
+
 Json Trainer::checkpoint_state() {
   const EngineCounters engine = engine_->counters();
   const auto bytes_of = [](const std::filesystem::path& file) {
@@ -110,6 +121,7 @@ Json Trainer::checkpoint_state() {
                 {"resumed_from_steps", resumed_from_},
                 {"logger_state", logger_state_},
                 {"ran", what_runs()},
+                {"hub", hub_commits()},
                 {"flags", flags_},
                 {"products", to_json(engine_->ledger())},
                 {"stability", stability_.state()}};
@@ -150,7 +162,7 @@ void Trainer::resume() {
   const Json& state = checkpoint.state();
   const std::string folder = checkpoint.folder().string();
   try {
-    resume_differences_ = compare_for_resume(state, {{"ran", what_runs()}, {"flags", flags_}}, folder);
+    resume_differences_ = compare_for_resume(state, {{"ran", what_runs()}, {"hub", hub_commits()}, {"flags", flags_}}, folder);
     global_step_ = checkpoint.step();
     CHECK(global_step_ <= total_steps_,
           "--resume {}: it is at step {}, and --num_epochs and --max_steps end this run at step {}", folder,

@@ -70,7 +70,7 @@ void Trainer::stop_not_finite(const StepQueue::Done& done) {
   // Before the first step there is no state but the model that was given; an earlier run's model stays.
   if (learnt_steps_ == 0) {
     console_.finish();
-    folder_.write_run(run_json("stopped: not finite"));
+    write_run("stopped: not finite");
     fail(
         "--model_name {}: loss {} or gradient norm {} of step {} is not finite{}; nothing has been trained or saved "
         "(are the weights finite?); {}",
@@ -80,7 +80,7 @@ void Trainer::stop_not_finite(const StepQueue::Done& done) {
   save("last good state");
   metrics_.text("state", "stopped: not finite");
   metrics_.finish();
-  folder_.write_run(run_json("stopped: not finite"));
+  write_run("stopped: not finite");
   fail("step {}: loss {} or gradient norm {} is not finite{}; stopped, and the weights of step {} are saved in {}; {}",
        done.step.number, number_text(result.loss), number_text(result.grad_norm), in_a_row, global_step_,
        folder_.path().string(), why);

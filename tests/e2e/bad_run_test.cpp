@@ -92,7 +92,7 @@ TEST(BadRun, DiskFullAtTheEnd) {
                {"model.safetensors", "File too large"});
   EXPECT_FALSE(fs::exists(shop.output() / "model.safetensors"));
   expect_no_remains(shop.output());
-  EXPECT_EQ(read_json(shop.output() / "run.json").at("state"), "started");
+  EXPECT_EQ(read_json(shop.output() / "run.json").at("state"), "stopped: an error");
   // The folder holds no finished run, so the same command works once there is room.
   EXPECT_EQ(run_program("train_fp8", shop.args({"--max_steps", "2"})).code, 0);
 }
@@ -138,7 +138,9 @@ TEST(BadRun, WeightsThatAreNotFinite) {
   expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("new").string()})), 1,
                {"step 1", "not finite", "--debug_mode names the operation"});
   EXPECT_FALSE(fs::exists(shop.path("new") / "model.safetensors"));
-  EXPECT_EQ(read_json(shop.path("new") / "run.json").at("state"), "stopped: not finite");
+  const nlohmann::json kept = read_json(shop.path("new") / "run.json");
+  EXPECT_EQ(kept.at("state"), "stopped: not finite");
+  EXPECT_NE(kept.at("error").get<std::string>().find("of step 1 is not finite; nothing has been trained"), std::string::npos) << kept.at("error");
 
   expect_error(run_program("train_fp8", shop.args({"--output_dir", shop.path("debug").string(), "--debug_mode"})), 1,
                {"step 1 is not finite: weight model.norm.weight", "first NaN at [0, 0]"});

@@ -56,6 +56,65 @@ TEST_F(HubRun, TrainsFromNamesAndDownloadsOnce) {
   EXPECT_EQ(info.code, 0) << info.err;
 }
 
+// run.json and every checkpoint tell which commit stood behind a name, also where the cache gave it.
+TEST_F(HubRun, TheCommitsAreKept) {
+  ASSERT_EQ(train().code, 0);
+  const auto commit = [&](const char* repository) {
+    const fs::path ref = hub_.cache() / repository / "refs/main";
+    return read_bytes(ref);
+  };
+  const auto origin = [](const std::string& repository, const std::string& hash) {
+    return nlohmann::json{{"repository", repository}, {"revision", "main"}, {"commit", hash}};
+  };
+  const std::string old_rows = commit("datasets--org--sums"), model = commit("models--org--tiny");
+  ASSERT_EQ(old_rows.size(), 40u);
+  const nlohmann::json hub = {{"model", origin("org/tiny", model)}, {"dataset", origin("org/sums", old_rows)}};
+  EXPECT_EQ(read_json(shop_.output() / "run.json").at("hub"), hub);
+  options_.environment["HF_HUB_OFFLINE"] = "1";
+  ASSERT_EQ(train({"--overwrite"}).code, 0);
+  EXPECT_EQ(read_json(shop_.output() / "run.json").at("hub"), hub);
+  ASSERT_EQ(run_program("llm-fp8", {"report", shop_.output().string()}).code, 0);
+  const std::string page = read_bytes(shop_.output() / "report.html");
+  for (const std::string& text : {"org/tiny at commit " + model, "org/sums at commit " + old_rows})
+    EXPECT_NE(page.find(text), std::string::npos) << text;
+
+  // What lies in a folder of this machine has none.
+  const Finished local = run_program("train_fp8", shop_.args({"--output_dir", shop_.path("local").string()}));
+  ASSERT_EQ(local.code, 0) << local.err;
+  EXPECT_FALSE(read_json(shop_.path("local") / "run.json").contains("hub"));
+
+  // Other rows behind the same name: not resumed, and both commits are named.
+  options_.environment["HF_HUB_OFFLINE"] = "";
+  hub_.add("datasets/org/sums/data/train_1M-00000-of-00001.jsonl", read_bytes(shop_.text_rows(50, "more.jsonl")));
+  const Finished resumed = train({"--resume"});
+  EXPECT_EQ(resumed.code, 1) << resumed.err;
+  const std::string new_rows = commit("datasets--org--sums");
+  ASSERT_NE(new_rows, old_rows);
+  ASSERT_EQ(resumed.errors().size(), 1u) << resumed.err;
+  for (const std::string& text : {std::string("training rows is 45 rows"),
+                                  "--dataset_name is org/sums at commit " + new_rows + ", the checkpoint has org/sums at commit " + old_rows})
+    EXPECT_NE(resumed.errors()[0].find(text), std::string::npos) << resumed.errors()[0];
+  EXPECT_FALSE(resumed.says("--model_name is")) << resumed.err;
+  // The old ones are still there to be named.
+  const fs::path snapshot = hub_.cache() / "datasets--org--sums/snapshots" / old_rows;
+  EXPECT_EQ(train({"--resume", "--dataset_name", snapshot.string()}).code, 0);
+}
+
+// What a run that ended in an error was, and the error.
+TEST_F(HubRun, AnErrorIsKept) {
+  ASSERT_EQ(train().code, 0);
+  const nlohmann::json hub = read_json(shop_.output() / "run.json").at("hub");
+  options_.max_file_bytes = fs::file_size(shop_.output() / "model.safetensors") / 2;
+  const Finished full = train({"--overwrite"});
+  EXPECT_EQ(full.code, 1);
+  ASSERT_EQ(full.errors().size(), 1u) << full.err;
+  const nlohmann::json run = read_json(shop_.output() / "run.json");
+  EXPECT_EQ(run.at("state"), "stopped: an error");
+  EXPECT_EQ("error: " + run.at("error").get<std::string>(), full.errors()[0]);
+  EXPECT_EQ(run.at("hub"), hub);
+  EXPECT_EQ(run.at("steps").at("done"), 9);
+}
+
 TEST_F(HubRun, WhatIsRefusedIsRefusedBeforeTheWeights) {
   const Finished no_split = train({"--split_name", "train_9M"});
   EXPECT_EQ(no_split.code, 1);

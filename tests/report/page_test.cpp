@@ -117,6 +117,7 @@ TEST(Page, NoTextOfARunBreaksOut) {
   RunRecord run = read_run(FakeRun{.name = kEvil}.write(dir.path() / "x"));
   EXPECT_EQ(run.name, kEvil);
   run.state = run.model = run.precision = run.fallback = run.device = run.program = run.version = kEvil;
+  run.error = run.model_commit = run.dataset_commit = kEvil;
   run.remarks = run.left_out = {kEvil};
   run.rows.emplace_back(kEvil, 1);
   run.memory.emplace_back(kEvil, 1.0);

@@ -46,6 +46,7 @@ TEST(RunRecord, TellsWhatTheFolderHolds) {
   EXPECT_TRUE(run.left_out.empty());
   EXPECT_EQ(run.flag("batch_size"), "8");
   EXPECT_EQ(run.flag("no_such"), "");
+  EXPECT_EQ(run.error + run.model_commit + run.dataset_commit, "");
 }
 
 TEST(RunRecord, BothStylesOfNamesGiveTheSameCurves) {

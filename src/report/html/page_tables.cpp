@@ -181,9 +181,16 @@ std::string health_section(Runs runs) {
 std::string run_section(Runs runs) {
   HtmlTable facts("Runs", names_of(runs));
   const auto count = [](std::int64_t n) { return n > 0 ? whole_text(static_cast<double>(n)) : std::string("–"); };
+  const auto add_known = [&](const char* what, std::string RunRecord::*member) {
+    const bool is_known = std::any_of(runs.begin(), runs.end(), [&](const RunRecord& run) { return !(run.*member).empty(); });
+    if (is_known) facts.add(what, each(runs, [&](const RunRecord& run) { return run.*member; }));
+  };
   facts.add("state", each(runs, [](const RunRecord& run) { return run.state; }));
+  add_known("error", &RunRecord::error);
   facts.add("started", each(runs, [](const RunRecord& run) { return utc_text(run.started); }));
   facts.add("model", each(runs, [](const RunRecord& run) { return run.model; }));
+  add_known("model on the hub", &RunRecord::model_commit);
+  add_known("data set on the hub", &RunRecord::dataset_commit);
   facts.add("parameters", each(runs, [&](const RunRecord& run) { return count(run.parameters); }));
   facts.add("precision", each(runs, [](const RunRecord& run) { return run.precision; }));
   facts.add("device", each(runs, [](const RunRecord& run) { return run.device; }));
