@@ -231,8 +231,7 @@ ChatTemplate ChatTemplate::choose_auto(const Tokenizer& tokenizer, const Templat
   return family;
 }
 
-ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokenizer, const std::string& date_text) {
-  const TemplateDate date = TemplateDate::parse(date_text);
+ChatTemplate ChatTemplate::choose(std::string_view name, const Tokenizer& tokenizer, const TemplateDate& date) {
   const auto of_named = [&](std::string_view source) {
     try {
       return of_source(source, name, tokenizer, date);

@@ -34,10 +34,13 @@ class ChatTemplate {
 
   // name: the value of --chat_template (auto|model|llama3|chatml|legacy|FILE); auto: the tokenizer's own template, else
   // the one of the family that its special tokens tell. A Jinja template that writes probes as a built-in one does is
-  // replaced by that for conversations of plain text. date: --template_date. Throws a usage Error for an unknown name,
-  // for a date that is none, and for `model`/FILE with a template that cannot be read; auto then takes the family's and
-  // warns.
-  static ChatTemplate choose(std::string_view name, const Tokenizer& tokenizer, const std::string& date = "");
+  // replaced by that for conversations of plain text. date: a text is --template_date. Throws a usage Error for an unknown
+  // name, for a date that is none, and for `model`/FILE with a template that cannot be read; auto then takes the family's
+  // and warns.
+  static ChatTemplate choose(std::string_view name, const Tokenizer& tokenizer, const std::string& date = "") {
+    return choose(name, tokenizer, TemplateDate::parse(date));
+  }
+  static ChatTemplate choose(std::string_view name, const Tokenizer& tokenizer, const TemplateDate& date);
 
   ChatTemplateKind kind() const { return kind_; }
   std::string_view name() const;    // "llama3" …

@@ -76,6 +76,12 @@ TemplateDate TemplateDate::parse(const std::string& text) {
   return date;
 }
 
+TemplateDate TemplateDate::as_on(const std::string& text) {
+  TemplateDate date = parse(text);
+  date.is_given = false;
+  return date;
+}
+
 std::string TemplateDate::iso() const { return jinja::format_date("%Y-%m-%d", day); }
 
 OwnTemplate::OwnTemplate(std::string_view source, std::string origin, const Tokenizer& tokenizer,

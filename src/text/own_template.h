@@ -28,13 +28,16 @@ struct ChatExtras {
   std::string variables;  // an object: enable_thinking and the like, as apply_chat_template takes them by name
 };
 
-// The day that a template is told. text: --template_date, "2024-07-26" or "26 Jul 2024"; empty: today, which only a template
-// without a day of its own gets to know.
+// The day that a template is told: the one that was given, else today's, which only a template without a day of its own gets
+// to know.
 struct TemplateDate {
   std::tm day = {};
   bool is_given = false;
 
-  static TemplateDate parse(const std::string& text);  // throws a usage Error
+  // text: --template_date, "2024-07-26" or "26 Jul 2024"; empty: today. Throws a usage Error.
+  static TemplateDate parse(const std::string& text);
+  // As parse(""), were today that day: what was written then is written again.
+  static TemplateDate as_on(const std::string& text);
   std::string iso() const;
 };
 

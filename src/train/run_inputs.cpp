@@ -94,7 +94,7 @@ Tokenizer open_tokenizer(const WeightSource& model) {
   return Tokenizer::from_json(files.at("tokenizer.json"), files.at("tokenizer_config.json"), model.origin());
 }
 
-RunInputs open_run_inputs(const RunConfig& config, Console& console) {
+RunInputs open_run_inputs(const RunConfig& config, const TemplateDate& date, Console& console) {
   RunInputs inputs;
   const RunFiles files = fetch_run_files(config, console);
   inputs.model_origin = files.model_origin;
@@ -116,7 +116,7 @@ RunInputs open_run_inputs(const RunConfig& config, Console& console) {
   }
 
   if (wants_chat_template(config.chat_template, *inputs.dataset)) {
-    inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer, config.template_date));
+    inputs.chat_template = std::make_unique<ChatTemplate>(ChatTemplate::choose(config.chat_template, *inputs.tokenizer, date));
   }
   throw_if_interrupted();
   SplitRows split = train_test_split(inputs.dataset->rows(), kHeldOutShare, kSplitSeed);

@@ -37,7 +37,8 @@ inline constexpr std::uint64_t kSplitSeed = 42;  // the Python stack's, whatever
 
 // Throws Error for anything that cannot be trained on (see the opened parts), Interrupted when a signal asks to stop;
 // warns where little is supervised.
-RunInputs open_run_inputs(const RunConfig& config, Console& console);
+// date: that a chat template is told.
+RunInputs open_run_inputs(const RunConfig& config, const TemplateDate& date, Console& console);
 
 // The parts of it that `llm-fp8 eval` shares.
 // Whether the rows need a chat template; one that was named (not "auto") is checked even if no row needs it.

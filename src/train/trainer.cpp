@@ -84,9 +84,8 @@ void Trainer::open() {
     log::warning("--shadow_check_interval {} has no effect: bf16 runs", config_.shadow_check_interval);
   }
 
-  inputs_ = open_run_inputs(config_, console_);
-  // The day that is written stands in what is recorded, also where no flag named it.
-  if (const auto& chat = inputs_.chat_template; chat && !chat->date().empty()) flags_["template_date"]["value"] = chat->date();
+  inputs_ = open_run_inputs(config_, template_date(), console_);
+  record_template_date();
   total_steps_ = inputs_.train_loader->total_steps(config_.num_epochs, config_.max_steps);
   schedule_ = {config_.lr_scheduler, config_.learning_rate, config_.num_warmup_steps, total_steps_};
 

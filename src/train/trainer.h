@@ -95,6 +95,8 @@ class Trainer {
   void save_checkpoint();
   SaverOptions saver_options() const;
   void wait_for_save();
+  TemplateDate template_date() const;
+  void record_template_date();
   void resume();
   void leave_superseded_behind();
   // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health, log_shadow and watch_loss.

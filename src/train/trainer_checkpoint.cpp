@@ -14,6 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kDefaultValue = "default";  // where a flag's value is from, in run.json and state.json
+
 Json to_json(const StepWindow& w) {
   return {{"steps", w.steps},
           {"tokens", w.tokens},
@@ -155,6 +157,27 @@ void Trainer::wait_for_save() {
   while (engine_->steps_in_flight() > 0) take_result();
   saver_->wait();
   last_result_ = now_seconds();
+}
+
+// A resumed run's rows are those of its checkpoint, so without --template_date the day is that one's: as it was given there, or
+// as the clock told it.
+TemplateDate Trainer::template_date() const {
+  const Json none = Json::object();
+  const Json saved = resume_ == nullptr ? none : resume_->checkpoint.state().value("flags", none).value("template_date", none);
+  const std::string day = saved.value("value", "");
+  if (!config_.template_date.empty() || day.empty()) return TemplateDate::parse(config_.template_date);
+  return saved.value("from", "") == kDefaultValue ? TemplateDate::as_on(day) : TemplateDate::parse(day);
+}
+
+// The day that is written stands in what is recorded, also where no flag named it.
+void Trainer::record_template_date() {
+  if (!inputs_.chat_template || inputs_.chat_template->date().empty()) return;
+  Json& flag = flags_["template_date"];
+  flag["value"] = inputs_.chat_template->date();
+  if (!config_.template_date.empty() || resume_ == nullptr) return;
+  if (template_date().is_given) flag["from"] = "checkpoint";
+  if (flag["value"] != TemplateDate::parse("").iso())
+    log::info("--resume: the chat template is told the day of the checkpoint's rows, {}", inputs_.chat_template->date());
 }
 
 void Trainer::resume() {

@@ -211,6 +211,66 @@ TEST(Resume, BestModelIsNotReplacedByAWorseOne) {
             read_bytes(cut / "checkpoint_best/model.safetensors"));
 }
 
+// A template that is told today's day, by a clock that shows another day when the run is resumed: it has the checkpoint's
+// rows, and so its bits.
+TEST(Resume, TheDayOfTheTemplateIsTheCheckpoints) {
+  // At every moment these two are 26 hours apart.
+  const RunOptions first_day{.environment = {{"TZ", "EAST-14"}}}, other_day{.environment = {{"TZ", "WEST+12"}}};
+  Workshop shop;
+  shop.math_rows(40);
+  write_bytes(shop.path("day.jinja"),
+              "{{ bos_token }}{{ strftime_now('%d.%m.%y') }}{% if date_string is defined %} given{% endif %}"
+              "{% for message in messages %} {{ message['content'][:20] }}{% endfor %}");
+  const Args flags = saving_flags({"--dataset_name", shop.path("math.jsonl").string(), "--chat_template", shop.path("day.jinja").string()});
+  const auto train = [&](const Args& more, const RunOptions& options) {
+    Args all = flags;
+    all.insert(all.end(), more.begin(), more.end());
+    return run_program("train_fp8", shop.args(all), options);
+  };
+  const auto day_of = [](const fs::path& output) { return read_json(output / "run.json").at("flags").at("template_date"); };
+  ASSERT_EQ(train({}, first_day).code, 0);
+  const nlohmann::json day = day_of(shop.output());
+  EXPECT_EQ(day.at("from"), "default");
+  const fs::path cut = copy_until(shop.output(), shop.path("cut"), 12);
+  const Finished run = train({"--resume", "--output_dir", cut.string()}, other_day);
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.count("--resume: the chat template is told the day of the checkpoint's rows, " + day.at("value").get<std::string>()), 1u) << run.err;
+  EXPECT_EQ(run.count("warning: --resume"), 0u) << run.err;
+  expect_same_run(shop.output(), cut);
+  EXPECT_EQ(day_of(cut), day);
+  // Without a checkpoint that day is another one, and so are the losses.
+  ASSERT_EQ(train({"--output_dir", shop.path("new").string()}, other_day).code, 0);
+  EXPECT_NE(day_of(shop.path("new")), day);
+  EXPECT_NE(metric(shop.path("new"), "Train/Loss"), metric(shop.output(), "Train/Loss"));
+  // A day that is asked for counts, and belongs to other rows.
+  const fs::path again = copy_until(shop.output(), shop.path("again"), 12);
+  const Finished other = train({"--resume", "--output_dir", again.string(), "--template_date", "2024-07-26"}, first_day);
+  EXPECT_EQ(other.code, 1) << other.err;
+  EXPECT_TRUE(other.says("training rows is ")) << other.err;
+}
+
+// The same for a day that was given: the template is told that it was, several times in a row.
+TEST(Resume, AGivenDayOfTheTemplateIsTheCheckpoints) {
+  Workshop shop;
+  shop.math_rows(40);
+  write_bytes(shop.path("day.jinja"), "{{ bos_token }}{{ date_string if date_string is defined else 'none' }}"
+                                      "{% for message in messages %} {{ message['content'][:20] }}{% endfor %}");
+  const Args flags = saving_flags({"--dataset_name", shop.path("math.jsonl").string(), "--chat_template", shop.path("day.jinja").string()});
+  Args given = flags;
+  given.insert(given.end(), {"--template_date", "2024-07-26"});
+  run_well("train_fp8", shop.args(given));
+  fs::path last = shop.output();
+  for (const std::int64_t step : {12, 20}) {
+    const fs::path cut = copy_until(last, shop.path("cut" + std::to_string(step)), step);
+    Args again = flags;
+    again.insert(again.end(), {"--resume", "--output_dir", cut.string()});
+    run_well("train_fp8", shop.args(again));
+    expect_same_run(shop.output(), cut);
+    EXPECT_EQ(read_json(cut / "run.json").at("flags").at("template_date"), nlohmann::json({{"value", "2024-07-26"}, {"from", "checkpoint"}}));
+    last = cut;
+  }
+}
+
 TEST(Resume, AutoStartsAnewWhereThereIsNothing) {
   Workshop shop;
   const Finished run = run_well("train_fp8", shop.args({"--resume", "auto", "--max_steps", "2"}));
