@@ -1,6 +1,6 @@
 // The folders that a run keeps on its way: checkpoints/step-N (see checkpoint.h), and checkpoint_best by evaluation
-// loss for train_multi_gpu, a model alone. Which stay, which go. Called by the trainer and by CheckpointSaver, never by
-// both at once.
+// loss for train_multi_gpu, a model and evaluation.json, which tells that loss and its step. Which stay, which go. Called
+// by the trainer and by CheckpointSaver, never by both at once.
 #pragma once
 
 #include <filesystem>
@@ -36,7 +36,10 @@ class ModelSnapshots {
   // Older ones are removed only after `write` has written the new one and found it good.
   void save_step(std::int64_t step, const WriteFolder& write);
   // Replaces checkpoint_best where the loss is below every one before.
-  void offer_best(double eval_loss);
+  void offer_best(std::int64_t step, double eval_loss);
+  // The same for what another run's folder holds, whose evaluation gave that loss. False, and nothing is changed: it holds no
+  // such model, or that of another evaluation.
+  bool take_best(const std::filesystem::path& run_folder, double eval_loss);
   // After any save of this run, also the final one.
   void remove_earlier();
   // The last folder that this run has saved, a step's before the best one; empty where there is none.

@@ -99,6 +99,7 @@ class Trainer {
   void record_template_date();
   void resume();
   void leave_superseded_behind();
+  void take_best_over();
   // In trainer_looks.cpp, with preflight, dry_run, evaluate, evaluate_answers, log_health, log_shadow and watch_loss.
   void trim_answers(std::int64_t last_step);
   bool done() const { return global_step_ >= total_steps_; }

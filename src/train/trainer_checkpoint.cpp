@@ -14,6 +14,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr double kNoLoss = std::numeric_limits<double>::infinity();
 constexpr const char* kDefaultValue = "default";  // where a flag's value is from, in run.json and state.json
 
 Json to_json(const StepWindow& w) {
@@ -220,17 +221,30 @@ std::uintmax_t Trainer::kept_metrics_bytes() const {
   return continues_metrics() ? resume_->checkpoint.state().value("metrics_bytes", std::uintmax_t{0}) : 0;
 }
 
+// Into another folder: the best model so far is this run's too, and a worse one must not stand there as the best.
+void Trainer::take_best_over() {
+  const double best = resume_->checkpoint.state().value("best_loss", kNoLoss);
+  if (std::isinf(best)) return;
+  const std::filesystem::path run = resume_->checkpoint.folder().parent_path().parent_path();
+  if (snapshots_->take_best(run, best)) {
+    log::info("checkpoint_best is so far that of {} (evaluation loss {:.4f})", run.string(), best);
+  } else {
+    log::warning("the best model so far (evaluation loss {:.4f}) is not in {}: checkpoint_best will be the best from step {} on", best,
+                 (run / "checkpoint_best").string(), global_step_ + 1);
+  }
+}
+
 // What this run does again, or replaces: it must not stand twice in metrics.jsonl, and no later run may take a
 // checkpoint of it for this one's.
 void Trainer::leave_superseded_behind() {
   const std::filesystem::path checkpoints = folder_.path() / "checkpoints";
   clear_remains(folder_.path());
   clear_remains(checkpoints);
-  constexpr double kNoLoss = std::numeric_limits<double>::infinity();
   if (config_.overwrite) snapshots_->resume({}, set_aside(checkpoints, step_folders(checkpoints)), kNoLoss);
   if (!continues_metrics()) {
     std::error_code ignored;
     std::filesystem::remove(folder_.health_file(), ignored);  // another run's
+    if (resume_ != nullptr) take_best_over();
     return;
   }
   const Json& state = resume_->checkpoint.state();

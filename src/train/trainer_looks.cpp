@@ -58,7 +58,7 @@ void Trainer::evaluate(double epoch) {
                               {names_.eval_epoch, epoch},
                               {names_.eval_step, static_cast<double>(global_step_)}});
   saver_->wait();
-  if (program_rules(config_.program).keep_best) snapshots_->offer_best(last_eval_loss_);
+  if (program_rules(config_.program).keep_best) snapshots_->offer_best(global_step_, last_eval_loss_);
   if (answers_) evaluate_answers();
 }
 

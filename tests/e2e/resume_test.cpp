@@ -196,11 +196,14 @@ TEST(Resume, SignalsNeverMeetAComputingThread) {
   EXPECT_EQ(read_bytes(shop.output() / "model.safetensors"), read_bytes(other / "model.safetensors"));
 }
 
+// A rate that grows beyond reason: of the evaluations the first one is the best.
+const Args kWorseFromStep6 = {"--learning_rate", "1", "--lr_scheduler", "constant", "--num_warmup_steps", "20", "--eval_interval_steps", "3"};
+
 TEST(Resume, BestModelIsNotReplacedByAWorseOne) {
   Workshop shop;
-  // Too large a rate: the second epoch is worse than the first.
-  const Args flags = saving_flags({"--learning_rate", "0.3", "--lr_scheduler", "constant"});
+  const Args flags = saving_flags(kWorseFromStep6);
   run_well("train_multi_gpu", shop.args(flags));
+  ASSERT_EQ(read_json(shop.output() / "checkpoint_best/evaluation.json").at("step"), 3);
   const std::vector<std::int64_t> steps = saved_steps(shop.output());
   const fs::path cut = copy_until(shop.output(), shop.path("cut"), steps[steps.size() - 2]);
   Args again = flags;
@@ -209,6 +212,35 @@ TEST(Resume, BestModelIsNotReplacedByAWorseOne) {
   expect_same_run(shop.output(), cut);
   EXPECT_EQ(read_bytes(shop.output() / "checkpoint_best/model.safetensors"),
             read_bytes(cut / "checkpoint_best/model.safetensors"));
+}
+
+// Into another folder goes the best model with the run; where it is gone, that is said and the best from there on is kept.
+TEST(Resume, TheBestModelGoesIntoAnotherFolder) {
+  Workshop shop;
+  const Args flags = saving_flags(kWorseFromStep6);
+  run_well("train_multi_gpu", shop.args(flags));
+  const fs::path best = shop.output() / "checkpoint_best/model.safetensors";
+  const std::string model = read_bytes(best);
+  ASSERT_EQ(read_json(shop.output() / "checkpoint_best/evaluation.json").at("step"), 3);
+  const auto resumed = [&](const fs::path& from, const fs::path& to) {
+    Args again = flags;
+    again.insert(again.end(), {"--resume", (from / "checkpoints/step-12").string(), "--output_dir", to.string()});
+    return run_well("train_multi_gpu", shop.args(again));
+  };
+  const Finished run = resumed(shop.output(), shop.path("other"));
+  EXPECT_EQ(run.count("checkpoint_best is so far that of " + shop.output().string()), 1u) << run.err;
+  EXPECT_EQ(run.count("warning:"), 0u) << run.err;
+  EXPECT_EQ(read_bytes(shop.path("other/checkpoint_best/model.safetensors")), model);
+  EXPECT_EQ(read_bytes(best), model);
+  const auto best_loss = [](const fs::path& output) { return read_json(output / "checkpoints/step-27/state/state.json").at("best_loss"); };
+  EXPECT_EQ(best_loss(shop.path("other")), best_loss(shop.output()));
+
+  const fs::path gone = copy_until(shop.output(), shop.path("gone"), 12);
+  fs::remove_all(gone / "checkpoint_best");
+  const Finished without = resumed(gone, shop.path("without"));
+  EXPECT_EQ(without.count("warning: the best model so far (evaluation loss "), 1u) << without.err;
+  EXPECT_TRUE(without.says("checkpoint_best will be the best from step 13 on")) << without.err;
+  EXPECT_GT(read_json(shop.path("without/checkpoint_best/evaluation.json")).at("step"), 12);
 }
 
 // A template that is told today's day, by a clock that shows another day when the run is resumed: it has the checkpoint's

@@ -63,13 +63,13 @@ TEST_F(Snapshots, AnEarlierRunsAreReplacedByTheFirstSave) {
   by_step.save_step(70, write_);
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoints", "checkpoints/step-70"}));
   EXPECT_EQ(model_of("checkpoints/step-70"), "new");
-  by_step.offer_best(1.0);
+  by_step.offer_best(7, 1.0);
   by_step.save_step(80, write_);
   EXPECT_EQ(folders(),
             (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-70", "checkpoints/step-80"}));
 
   leave_all();
-  open(ModelSnapshots::Earlier::replace).offer_best(1.0);
+  open(ModelSnapshots::Earlier::replace).offer_best(7, 1.0);
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
   EXPECT_EQ(model_of("checkpoint_best"), "new");
 
@@ -81,15 +81,15 @@ TEST_F(Snapshots, AnEarlierRunsAreReplacedByTheFirstSave) {
 
 TEST_F(Snapshots, AFailedWriteLeavesTheOldOne) {
   ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
-  snapshots.offer_best(2.0);
+  snapshots.offer_best(7, 2.0);
   text_ = "fails";
-  EXPECT_THROW(snapshots.offer_best(1.0), std::runtime_error);
+  EXPECT_THROW(snapshots.offer_best(7, 1.0), std::runtime_error);
   EXPECT_EQ(model_of("checkpoint_best"), "new");
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
   text_ = "better";
-  snapshots.offer_best(1.5);
+  snapshots.offer_best(7, 1.5);
   EXPECT_EQ(model_of("checkpoint_best"), "better");
-  snapshots.offer_best(1.6);
+  snapshots.offer_best(7, 1.6);
   EXPECT_EQ(folders(), (std::set<std::string>{"checkpoint_best"}));
 }
 
@@ -101,7 +101,7 @@ TEST_F(Snapshots, AResumedRunGoesOnWithItsOwn) {
   ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
   snapshots.resume({at("step-5"), at("step-10")}, {at("step-15.superseded")}, 2.0);
   EXPECT_EQ(snapshots.newest(), at("step-10"));
-  snapshots.offer_best(2.5);
+  snapshots.offer_best(7, 2.5);
   EXPECT_EQ(model_of("checkpoint_best"), "earlier");
   text_ = "fails";
   EXPECT_THROW(snapshots.save_step(12, write_), std::runtime_error);
@@ -111,8 +111,27 @@ TEST_F(Snapshots, AResumedRunGoesOnWithItsOwn) {
   snapshots.save_step(12, write_);  // once more on the same step: it counts once
   EXPECT_EQ(folders(),
             (std::set<std::string>{"checkpoint_best", "checkpoints", "checkpoints/step-10", "checkpoints/step-12"}));
-  snapshots.offer_best(1.5);
+  snapshots.offer_best(7, 1.5);
   EXPECT_EQ(model_of("checkpoint_best"), "new");
+}
+
+// Into another folder goes the best model that the checkpoint knew, and no other one.
+TEST_F(Snapshots, TheBestOfAnotherRunIsTakenOver) {
+  text_ = "theirs";
+  ModelSnapshots theirs(temp_.path() / "theirs", 2, ModelSnapshots::Earlier::keep, write_);
+  theirs.offer_best(4, 0.1 + 0.2);
+  text_ = "ours";
+  ModelSnapshots ours(temp_.path() / "ours", 2, ModelSnapshots::Earlier::keep, write_);
+  EXPECT_FALSE(ours.take_best(temp_.path() / "nowhere", 0.1 + 0.2));
+  EXPECT_FALSE(ours.take_best(temp_.path() / "theirs", 0.3));  // of an evaluation that came later, or of another run
+  EXPECT_FALSE(fs::exists(temp_.path() / "ours"));
+  EXPECT_TRUE(ours.take_best(temp_.path() / "theirs", 0.1 + 0.2));
+  ours.offer_best(8, 0.31);
+  EXPECT_EQ(model_of("ours/checkpoint_best"), "theirs");
+  EXPECT_EQ(read_json(temp_.path() / "ours/checkpoint_best/evaluation.json"), nlohmann::json({{"step", 4}, {"eval_loss", 0.1 + 0.2}}));
+  ours.offer_best(12, 0.29);
+  EXPECT_EQ(model_of("ours/checkpoint_best"), "ours");
+  EXPECT_EQ(model_of("theirs/checkpoint_best"), "theirs");
 }
 
 TEST_F(Snapshots, StepFoldersAreOrderedByNumber) {
@@ -139,7 +158,7 @@ TEST_F(Snapshots, NewestIsWhatThisRunHasSavedLast) {
   leave("checkpoints/step-7");
   ModelSnapshots snapshots = open(ModelSnapshots::Earlier::keep);
   EXPECT_EQ(snapshots.newest(), "");
-  snapshots.offer_best(2.0);
+  snapshots.offer_best(7, 2.0);
   EXPECT_EQ(snapshots.newest(), temp_.path() / "checkpoint_best");
   snapshots.save_step(1, write_);
   snapshots.save_step(2, write_);
