@@ -25,6 +25,13 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 
 const char* flag_of(RepoKind kind) { return kind == RepoKind::model ? "--model_name" : "--dataset_name"; }
 
+// "org/name@revision", as hf:// addresses write it: before and behind the @; nothing behind it without one.
+std::pair<std::string, std::optional<std::string>> split_revision(const std::string& name) {
+  const std::size_t at = name.find('@');
+  if (at == std::string::npos) return {name, std::nullopt};
+  return {name.substr(0, at), name.substr(at + 1)};
+}
+
 // What lies below a snapshot, as the hub would list it; links that lead nowhere are not there.
 std::vector<HubFile> files_in(const fs::path& folder) {
   std::vector<HubFile> files;
@@ -117,16 +124,20 @@ std::optional<fs::path> find_local(RepoKind kind, const std::string& name) {
     return path;
   }
   if (named_file) fail("{} '{}' does not exist", flag, name);
-  if (!is_hub_name(name)) {
-    fail_usage("{} '{}' is neither a folder, nor a {} file, nor a hub name like org/name", flag, name,
+  const auto [repo, revision] = split_revision(name);
+  if (!is_hub_name(repo) || (revision && !is_safe_repo_path(*revision))) {
+    fail_usage("{} '{}' is neither a folder, nor a {} file, nor a hub name like org/name or org/name@revision", flag, name,
                fmt::join(kinds, " or "));
   }
   return std::nullopt;
 }
 
 HubSnapshot HubSnapshot::open(const HubRepo& repo, const HubOptions& options) {
-  HubSnapshot snapshot = find(repo, options);
-  if (options.found) options.found({repo.name, options.revision, snapshot.commit_});
+  const auto [name, revision] = split_revision(repo.name);
+  HubOptions chosen = options;
+  if (revision) chosen.revision = *revision;
+  HubSnapshot snapshot = find({repo.kind, name}, chosen);
+  if (options.found) options.found({name, chosen.revision, snapshot.commit_});
   return snapshot;
 }
 

@@ -19,7 +19,7 @@ std::string describe_downloads();
 
 enum class ModelParts { all, without_weights };
 
-// A folder in HF layout, a .gguf file, or a hub name "org/name"; the path of the folder or file. Cached in options.cache_dir where
+// A folder in HF layout, a .gguf file, or a hub name "org/name" or "org/name@revision" (a branch, tag or commit); the path of the folder or file. Cached in options.cache_dir where
 // that is not empty, else where huggingface_hub caches. Only what this engine reads is downloaded, config.json first: a model
 // that is gated or not supported is refused before its weights, as is one that the disk has no room for.
 // Offline, and where the hub cannot be reached, what the cache holds is used, in the latter case with a line that says so.
@@ -36,6 +36,7 @@ std::optional<std::filesystem::path> find_local(RepoKind kind, const std::string
 // A repository's files, of which some are wanted: on the hub, or, offline, in the cache.
 class HubSnapshot {
  public:
+  // repo.name: as typed, so with @revision where that is wanted.
   static HubSnapshot open(const HubRepo& repo, const HubOptions& options);
 
   const std::vector<HubFile>& files() const { return files_; }  // of the hub; in the cache, those that lie there

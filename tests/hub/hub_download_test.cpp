@@ -94,6 +94,23 @@ TEST_F(HubDownload, LayoutAndSecondLook) {
   EXPECT_EQ(hub_.count("GET", "pytorch_model.bin") + hub_.count("HEAD", "pytorch_model.bin"), 0u);
 }
 
+TEST_F(HubDownload, ARevisionInTheName) {
+  get();
+  const std::string first = read_text_file(repository() / "refs" / "main");
+  hub_.add("models/org/name/generation_config.json", "{}");  // another commit
+  HubOrigin origin;
+  options_.found = [&](const HubOrigin& found) { origin = found; };
+  EXPECT_NE(get(), repository() / "snapshots" / first);
+  EXPECT_EQ(resolve_model("org/name@" + first, options_), repository() / "snapshots" / first);
+  EXPECT_EQ(origin.repository, "org/name");
+  EXPECT_EQ(origin.revision, first);
+  EXPECT_EQ(origin.commit, first);
+  EXPECT_TRUE(contains(error_of([&] { resolve_model("org/name@v9", options_); }), "has no revision 'v9'"));
+  for (const char* name : {"org/name@", "org/name@../x", "@main", "org/name@a@b/"}) {
+    EXPECT_TRUE(contains(error_of([&] { resolve_model(name, options_); }), "a hub name like org/name or org/name@revision")) << name;
+  }
+}
+
 TEST_F(HubDownload, ShardsOfTheIndex) {
   fs::remove(hub_.path("root/models/org/name/model.safetensors"));
   hub_.add("models/org/name/model.safetensors.index.json",
